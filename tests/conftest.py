@@ -1,0 +1,97 @@
+"""What the template's tests share: rendering a project, its own environment, and running commands in it."""
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+TEMPLATE = Path(__file__).resolve().parents[1]
+QUESTIONS: dict[str, Any] = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
+STARTERS: list[str] = QUESTIONS["starter"]
+MODES: list[str] = QUESTIONS["asyncio_mode"]
+
+
+class Render(Protocol):
+    """Renders a project with these answers, the defaults for the rest, and returns its folder."""
+
+    def __call__(self, **answers: str) -> Path: ...
+
+
+class Run(Protocol):
+    """Runs a command in a folder; fails the test with all of its output unless it exits with ``status``."""
+
+    def __call__(self, folder: Path, *command: str | Path, status: int = 0, **environment: str) -> str: ...
+
+
+@pytest.fixture(scope="session")
+def render(cookies_session: Any) -> Render:
+    def render(**answers: str) -> Path:
+        result = cookies_session.bake(extra_context=answers, template=str(TEMPLATE))
+        if result.exception:
+            raise result.exception
+        project: Path = result.project_path
+        return project
+
+    return render
+
+
+def outside(**changes: str) -> dict[str, str]:
+    """The environment of a user's shell: nothing of this test run leaks into a project's own."""
+    ours = ("PYTEST_", "COV_", "COVERAGE_", "PYTHONPATH", "VIRTUAL_ENV", "UV_RUN_RECURSION_DEPTH")
+    return {k: v for k, v in os.environ.items() if not k.startswith(ours)} | changes
+
+
+@pytest.fixture(scope="session")
+def run() -> Run:
+    def run(folder: Path, *command: str | Path, status: int = 0, **environment: str) -> str:
+        done = subprocess.run(
+            [str(part) for part in command],
+            cwd=folder,
+            env=outside(**environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=300,
+        )
+        if done.returncode != status:
+            pytest.fail(f"{' '.join(map(str, command))}: exit {done.returncode}\n{done.stdout}", pytrace=False)
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def uv() -> str:
+    """The uv that the dev group has installed, or the one on the path."""
+    found = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
+    assert found, "uv is part of the dev group"
+    return found
+
+
+@pytest.fixture(scope="session")
+def project(render: Render, run: Run, uv: str) -> Callable[[str, str], Path]:
+    """A rendered project of a starter and a mode with its own environment in ``.venv``, made once per test process."""
+
+    @functools.cache
+    def project(starter: str, mode: str) -> Path:
+        folder = render(project_name=f"{starter} {mode}", starter=starter, asyncio_mode=mode)
+        everything = ("--all-extras", "--all-groups", "--resolution", os.environ.get("PROJECT_RESOLUTION", "highest"))
+        run(folder, uv, "sync", "--quiet", *everything, "--python", sys.executable)
+        return folder
+
+    return project
+
+
+def tool(folder: Path, name: str) -> Path:
+    """The command ``name`` of the project's own environment."""
+    return folder / ".venv" / ("Scripts" if os.name == "nt" else "bin") / name

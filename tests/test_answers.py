@@ -1,0 +1,182 @@
+"""Answers are data: they arrive exactly as typed, and none of them can run."""
+
+import os
+import subprocess
+import sys
+import tomllib
+import unicodedata
+from email.utils import parseaddr
+from importlib.metadata import Distribution
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from cookiecutter.main import cookiecutter
+from hatchling.build import prepare_metadata_for_build_wheel
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from .conftest import TEMPLATE, Render, outside
+from .typed import typed
+
+HOSTILE = {
+    "quotes": "say \"hi\" and 'ho'",
+    "triple quotes": '"""',
+    "single triple": "'''",
+    "backslashes": "C:\\new\\table\\x00 \\",
+    "ends in a backslash": "\\",
+    "escaped quote": '\\"',
+    "jinja expression": "{{ 7*7 }}",
+    "jinja statement": "{% for x in y %}{% raw %}",
+    "jinja comment": "{# gone #}",
+    "workflow expression": "${{ github.token }}",
+    "shell": "$(touch pwned) `touch pwned` ; touch pwned",
+    "python in a string": '"; import os; os.system("touch pwned"); "',
+    "python in a docstring": '"""\nimport os'.replace("\n", " "),
+    "python format": "%s {0} {name} %(x)s",
+    "toml injection": '", name = "other',
+    "toml table": "[tool.ruff]",
+    "yaml": "a: b # c",
+    "html": "<script>alert(1)</script> &amp;",
+    "markdown": "# `code` [link](javascript:x) | cell |",
+    "rocket": "fast 🚀 and 👩‍👩‍👧‍👦",
+    "lone combining mark": "\u0301e",
+    "umlauts": "Käthe Müller-Großmann",
+    "right to left": "مرحبا بالعالم",
+    "direction override": "abc\u202etxt.exe",
+    "cjk": "東京の猫",
+    "zero width": "a\u200bb\ufeffc",
+    "no-break space": "a\u00a0b",
+    "emoji escape": "\\ud83d\\ude80",
+    "200 characters": "w" * 200,
+    "200 emoji": "🚀" * 200,
+    "encoded word": "=?utf-8?q?x?=",
+    "header": "Name: value, other@example.com (comment)",
+    "commas and semicolons": "Lovelace, Ada; Countess <of>",
+    "tojson's own": "</script>&'\u003c",
+}
+
+
+def assert_arrived(project: Path, description: str, full_name: str) -> None:
+    """Assert that a TOML parser and an installer both give back what was typed."""
+    table = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert table["description"] == description
+    assert table["authors"] == [{"name": full_name, "email": "ada@example.com"}]
+    installed = prepare(project)
+    assert installed["Summary"] == description
+    assert parseaddr(installed["Author-email"]) == (full_name, "ada@example.com")
+
+
+def prepare(project: Path) -> dict[str, str]:
+    """The metadata that an installer records, by header."""
+    here = Path.cwd()
+    with TemporaryDirectory() as folder:
+        os.chdir(project)
+        try:
+            name = prepare_metadata_for_build_wheel(folder)
+        finally:
+            os.chdir(here)
+        message = Distribution.at(Path(folder) / name).metadata
+        return {header: message[header] for header in message}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_text_arrives_exactly_and_runs_nothing(text: str, tmp_path: Path) -> None:
+    assert len(HOSTILE) >= 30
+    made = cookiecutter(
+        str(TEMPLATE),
+        no_input=True,
+        output_dir=str(tmp_path),
+        extra_context={
+            "project_slug": "plain",
+            "description": typed(text),
+            "full_name": typed(text),
+            "email": "ada@example.com",
+        },
+    )
+    assert_arrived(Path(made), text, text)
+    assert text in (Path(made) / "README.md").read_text(encoding="utf-8")
+    assert text in (Path(made) / "LICENSE").read_text(encoding="utf-8")
+    for path in Path(made).rglob("*.py"):
+        compile(path.read_text(encoding="utf-8"), path, "exec")
+    assert not list(tmp_path.rglob("pwned"))
+    assert not Path("pwned").exists()
+
+
+free_text = (
+    st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=200)
+    .map(str.strip)
+    .filter(bool)
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(name=free_text, description=free_text, full_name=free_text)
+def test_any_free_text_arrives_exactly(name: str, description: str, full_name: str) -> None:
+    with TemporaryDirectory() as out:
+        made = cookiecutter(
+            str(TEMPLATE),
+            no_input=True,
+            accept_hooks=False,
+            output_dir=out,
+            extra_context={
+                "project_name": typed(name[:100].strip()),
+                "description": typed(description),
+                "full_name": typed(full_name),
+                "email": "ada@example.com",
+            },
+        )
+        assert_arrived(Path(made), description, full_name)
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.text(max_size=300), slug=st.text(st.characters(codec="ascii"), max_size=60))
+def test_any_text_is_accepted_or_refused_in_one_line(text: str, slug: str) -> None:
+    from .test_refusals import hook
+
+    answers = {
+        "project_name": text,
+        "project_slug": slug,
+        "description": text,
+        "full_name": text,
+        "email": "a@b",
+        "__package_name": slug.lower().replace("-", "_").replace(".", "_"),
+        "__folder": slug,
+    }
+    refusal = hook("pre_gen_project").problem(answers)
+    assert refusal is None or (len(refusal.splitlines()) == 1 and refusal.isascii() and refusal.isprintable())
+    if refusal is None:
+        assert not any(unicodedata.category(character) == "Cc" for character in text)
+
+
+def test_what_is_typed_at_the_prompt_arrives_exactly(tmp_path: Path) -> None:
+    typed_lines = [
+        '{{ 7*7 }} "q" \\ 🚀',
+        "plain",
+        '{{ 7*7 }} "q" \\ 🚀',
+        'Ada "the" {{ first }} 🚀',
+        "ada@example.com",
+        *"1111",
+    ]
+    subprocess.run(
+        [sys.executable, "-m", "cookiecutter", "-o", str(tmp_path), str(TEMPLATE)],
+        input="\n".join(typed_lines) + "\n",
+        env=outside(PYTHONUTF8="1", HOME=str(tmp_path / "home")),
+        encoding="utf-8",
+        capture_output=True,
+        check=True,
+    )
+    assert_arrived(tmp_path / "plain", typed_lines[2], typed_lines[3])
+    assert f"# {typed_lines[0]}\n" in (tmp_path / "plain" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_users_config_fills_the_common_names(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("default_context: {full_name: Ada L., email: ada@example.com}\n", encoding="utf-8")
+    made = cookiecutter(str(TEMPLATE), no_input=True, output_dir=str(tmp_path), config_file=str(config))
+    assert 'name = "Ada L.", email = "ada@example.com"' in (Path(made) / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_the_default_answers_arrive_too(render: Render) -> None:
+    project = render()
+    assert prepare(project)["Author-email"] == "Your Name <you@example.com>"

@@ -1,0 +1,81 @@
+"""What the projects' README says about loop scopes is true: the right form passes, the wrong ones fail as quoted."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import TEMPLATE, Run, tool
+
+FIVE_MINUTES = " ".join((TEMPLATE / "templates" / "FIVE_MINUTES.md").read_text(encoding="utf-8").split())
+IMPORTS = "import asyncio\nimport pytest\nimport pytest_asyncio\n"
+RIGHT = """
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pool():
+    yield asyncio.get_running_loop()
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_pool(pool):
+    assert pool is asyncio.get_running_loop()
+"""
+NO_LOOP_SCOPE = RIGHT.replace(', loop_scope="module")\nasync def pool', ")\nasync def pool")
+TWO_LOOPS = """
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pool():
+    lock = asyncio.Lock()
+    async with lock:
+        waiter = asyncio.ensure_future(lock.acquire())
+        await asyncio.sleep(0)
+        waiter.cancel()
+        await asyncio.wait([waiter])
+        yield lock
+
+@pytest.mark.asyncio
+async def test_pool(pool):
+    async with pool:
+        pass
+"""
+FUTURE = """
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def answer():
+    yield asyncio.get_running_loop().create_future()
+
+@pytest.mark.asyncio
+async def test_answer(answer):
+    await answer
+"""
+pytestmark = pytest.mark.xdist_group("api_client-strict")
+
+
+@pytest.fixture
+def folder(project: Callable[[str, str], Path]) -> Iterator[Path]:
+    folder = project("api_client", "strict")
+    yield folder
+    (folder / "tests" / "test_scopes.py").unlink()
+
+
+def outcome(folder: Path, run: Run, text: str, status: int) -> str:
+    planted = folder / "tests" / "test_scopes.py"
+    planted.write_text(IMPORTS + text, encoding="utf-8")
+    return " ".join(run(folder, tool(folder, "pytest"), "-q", planted, status=status).split())
+
+
+def test_the_right_form_is_green(folder: Path, run: Run) -> None:
+    assert "1 passed" in outcome(folder, run, RIGHT, status=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "quoted"),
+    [
+        (
+            NO_LOOP_SCOPE,
+            "ScopeMismatch: You tried to access the function scoped fixture _function_scoped_runner with",
+        ),
+        (TWO_LOOPS, "is bound to a different event loop"),
+        (FUTURE, "attached to a different loop"),
+    ],
+    ids=["no loop_scope", "two loops", "future"],
+)
+def test_the_wrong_form_fails_as_quoted(folder: Path, run: Run, wrong: str, quoted: str) -> None:
+    assert quoted in FIVE_MINUTES
+    assert quoted in outcome(folder, run, wrong, status=1)

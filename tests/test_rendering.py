@@ -1,0 +1,207 @@
+"""What comes out: exactly the right files, whichever way cookiecutter is asked; and a user's work survives."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+from cookiecutter.main import cookiecutter
+
+from .conftest import MODES, QUESTIONS, STARTERS, TEMPLATE, Render, Run
+
+FILES = """
+.gitattributes .github/dependabot.yml .github/workflows/ci.yml .gitignore .pre-commit-config.yaml AGENTS.md CHANGELOG.md
+LICENSE README.md conftest.py pyproject.toml src/PACKAGE/__init__.py src/PACKAGE/__main__.py src/PACKAGE/app.py
+src/PACKAGE/py.typed tests/conftest.py tests/test_app.py tests/test_main.py tests/test_mocks.py
+""".split()
+MARKER = "@pytest.mark.asyncio\n"
+
+
+def files(project: Path) -> dict[str, bytes]:
+    return {p.relative_to(project).as_posix(): p.read_bytes() for p in project.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def default(render: Render) -> Path:
+    return render()
+
+
+@pytest.mark.parametrize("starter", STARTERS)
+@pytest.mark.parametrize("licence", QUESTIONS["license"])
+def test_a_project_has_exactly_these_files(render: Render, starter: str, licence: str) -> None:
+    made = files(render(starter=starter, license=licence, project_slug="exact"))
+    expected = {name.replace("PACKAGE", "exact") for name in FILES}
+    expected -= {"LICENSE"} if licence == "Proprietary" else set()
+    expected |= {"src/exact/page.html"} if starter == "chat" else set()
+    assert set(made) == expected
+    assert len(made) <= 25
+
+
+@pytest.mark.parametrize(("starter", "mode"), list(product(STARTERS, MODES)))
+def test_the_starter_arrives_byte_for_byte(render: Render, starter: str, mode: str) -> None:
+    project = render(starter=starter, asyncio_mode=mode, project_slug="exact")
+    for name in ("app.py", "conftest.py", "test_app.py", "test_mocks.py"):
+        source = (TEMPLATE / "templates" / starter / name).read_text(encoding="utf-8")
+        if name != "app.py":
+            source = source.replace("from app import", "from exact.app import")
+            source = source.replace(MARKER, "") if mode == "auto" else source
+        where = "src/exact" if name == "app.py" else "tests"
+        assert (project / where / name).read_text(encoding="utf-8") == source
+    assert (project / "conftest.py").read_bytes() == (TEMPLATE / "templates" / "conftest.py").read_bytes()
+
+
+@pytest.mark.parametrize(("starter", "mode"), list(product(STARTERS, MODES)))
+def test_nothing_is_left_unrendered_and_lines_end_well(render: Render, starter: str, mode: str) -> None:
+    for name, content in files(render(starter=starter, asyncio_mode=mode)).items():
+        text = content.decode("utf-8")
+        assert "cookiecutter." not in text.replace("gh:org", ""), name
+        assert not re.search(r"(?<!\$)\{\{|\{%|\{#", text), name
+        assert "\r" not in text, name
+        assert not re.search(r"[ \t]+$", text, re.MULTILINE), name
+        assert text == "" or (text.endswith("\n") and not text.endswith("\n\n")), name
+        assert str(TEMPLATE) not in text, name
+
+
+def test_the_mode_decides_about_the_markers(render: Render) -> None:
+    assert MARKER in (render(asyncio_mode="strict") / "tests/test_main.py").read_text(encoding="utf-8")
+    assert MARKER not in (render(asyncio_mode="auto") / "tests/test_main.py").read_text(encoding="utf-8")
+
+
+def test_the_readme_names_every_file(default: Path) -> None:
+    readme = (default / "README.md").read_text(encoding="utf-8")
+    for name in set(files(default)) - {"README.md"}:
+        assert f"`{name}`" in readme or f"`{Path(name).name}`" in readme, name
+
+
+def test_every_file_name_is_legal_on_windows(default: Path) -> None:
+    in_git = subprocess.run(["git", "ls-files"], cwd=TEMPLATE, capture_output=True, text=True, check=True).stdout
+    for name in [*in_git.splitlines(), *files(default)]:
+        for part in name.split("/"):
+            assert not re.search(r'[<>:"\\|?*\x00-\x1f]|[. ]$', part), name
+            assert not re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?", part), name
+        assert len(name) < 150
+
+
+def test_a_second_render_keeps_edits_and_added_files(tmp_path: Path) -> None:
+    made = Path(cookiecutter(str(TEMPLATE), no_input=True, output_dir=str(tmp_path)))
+    app = made / "src/my_async_project/app.py"
+    app.write_text("# mine\n", encoding="utf-8")
+    (made / "src/my_async_project/mine.py").write_text("# mine too\n", encoding="utf-8")
+    (made / "notes").mkdir()
+    (made / "notes/x.txt").write_text("kept", encoding="utf-8")
+    (made / "README.md").unlink()
+    before = files(made)
+    cookiecutter(
+        str(TEMPLATE), no_input=True, output_dir=str(tmp_path), overwrite_if_exists=True, skip_if_file_exists=True
+    )
+    after = files(made)
+    assert after.pop("README.md")  # what was missing is made again, and nothing else changes
+    assert after == before
+
+
+def test_an_overwriting_render_never_deletes_a_file(tmp_path: Path) -> None:
+    made = Path(cookiecutter(str(TEMPLATE), no_input=True, output_dir=str(tmp_path)))
+    original = files(made)
+    for name in ("src/my_async_project/mine.py", "tests/test_mine.py", ".github/workflows/mine.yml", "LICENSE.old"):
+        (made / name).write_text("mine", encoding="utf-8")
+    (made / "README.md").write_text("overwritten by -f, as it says", encoding="utf-8")
+    cookiecutter(
+        str(TEMPLATE),
+        no_input=True,
+        output_dir=str(tmp_path),
+        overwrite_if_exists=True,
+        extra_context={"license": "Proprietary", "asyncio_mode": "strict"},
+    )
+    after = files(made)
+    assert set(original) <= set(after)
+    assert after["src/my_async_project/mine.py"] == after["tests/test_mine.py"] == b"mine"
+    assert after["README.md"] != b"overwritten by -f, as it says"
+
+
+def test_without_f_an_existing_folder_is_left_alone(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "my-async-project").mkdir()
+    (tmp_path / "my-async-project" / "precious").write_text("kept", encoding="utf-8")
+    told = run(tmp_path, sys.executable, "-m", "cookiecutter", "--no-input", TEMPLATE, status=1)
+    assert "already exists" in told
+    assert "Traceback" not in told
+    assert files(tmp_path) == {"my-async-project/precious": b"kept"}
+
+
+def test_without_hooks_the_project_is_the_same(default: Path, tmp_path: Path) -> None:
+    made = cookiecutter(str(TEMPLATE), no_input=True, accept_hooks=False, output_dir=str(tmp_path))
+    assert files(Path(made)) == files(default)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template as a git repository with one commit, as a user's git meets it."""
+    folder = tmp_path_factory.mktemp("repository") / "async-template"
+    tracked = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(tracked, cwd=TEMPLATE, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, names.split("\0")):
+        if (TEMPLATE / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TEMPLATE / name, folder / name)
+    who = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+    for command in (["init", "-q", "-b", "main"], ["add", "-A"], [*who, "commit", "-qm", "all"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return folder
+
+
+def test_from_a_git_url(repository: Path, default: Path, tmp_path: Path, run: Run) -> None:
+    home = str(tmp_path / "home")
+    run(
+        tmp_path,
+        *(sys.executable, "-m", "cookiecutter", "--no-input", f"git+file://{repository}"),
+        HOME=home,
+        USERPROFILE=home,
+    )
+    assert files(tmp_path / "my-async-project") == files(default)
+
+
+def test_from_a_zip(repository: Path, default: Path, tmp_path: Path) -> None:
+    archive = shutil.make_archive(str(tmp_path / "template"), "zip", repository.parent, repository.name)
+    made = cookiecutter(archive, no_input=True, output_dir=str(tmp_path))
+    assert files(Path(made)) == files(default)
+
+
+def test_a_replay_gives_the_same_project(tmp_path: Path, run: Run) -> None:
+    home = str(tmp_path / "home")
+    command = (sys.executable, "-m", "cookiecutter", "-o")
+    answers = ("project_name=Play It Again", "license=Proprietary", "description=as time goes by")
+    run(tmp_path, *command, tmp_path / "one", "--no-input", TEMPLATE, *answers, HOME=home, USERPROFILE=home)
+    run(tmp_path, *command, tmp_path / "two", "--replay", TEMPLATE, HOME=home, USERPROFILE=home)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    assert (tmp_path / "two" / "play-it-again").is_dir()
+
+
+def test_no_git_no_uv_no_network_is_needed(tmp_path: Path, run: Run) -> None:
+    told = run(tmp_path, sys.executable, "-m", "cookiecutter", "--no-input", TEMPLATE, PATH="", HOME=str(tmp_path))
+    assert "uv run my-async-project --help" in told
+
+
+@pytest.mark.parametrize(("licence", "python"), list(product(QUESTIONS["license"], QUESTIONS["python_version"])))
+def test_licence_and_python_reach_every_place(render: Render, licence: str, python: str) -> None:
+    project = render(license=licence, python_version=python, full_name="Ada Lovelace")
+    pyproject = (project / "pyproject.toml").read_text(encoding="utf-8")
+    workflow = (project / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    assert f'requires-python = ">={python}"' in pyproject
+    tested = json.loads(re.findall(r"python: (\[.*\])", workflow)[0].replace("'", '"'))
+    assert tested == [v for v in QUESTIONS["python_version"] if float(v) >= float(python)]
+    if licence == "Proprietary":
+        assert 'license = "LicenseRef-Proprietary"' in pyproject
+        assert not (project / "LICENSE").exists()
+    else:
+        assert f'license = "{licence}"' in pyproject
+        assert "Ada Lovelace" in (project / "LICENSE").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("answer", ["starter=nonsense", "python_version=3.10", "license=GPL", "asyncio_mode=legacy"])
+def test_a_choice_that_does_not_exist_makes_nothing(answer: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="but the choices are"):
+        cookiecutter(str(TEMPLATE), no_input=True, output_dir=str(tmp_path), extra_context=dict([answer.split("=")]))
+    assert list(tmp_path.iterdir()) == []
