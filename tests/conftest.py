@@ -95,3 +95,19 @@ def project(render: Render, run: Run, uv: str) -> Callable[[str, str], Path]:
 def tool(folder: Path, name: str) -> Path:
     """The command ``name`` of the project's own environment."""
     return folder / ".venv" / ("Scripts" if os.name == "nt" else "bin") / name
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template as a git repository with one commit, as a user's git meets it."""
+    folder = tmp_path_factory.mktemp("repository") / "async-template"
+    tracked = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(tracked, cwd=TEMPLATE, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, names.split("\0")):
+        if (TEMPLATE / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TEMPLATE / name, folder / name)
+    who = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+    for command in (["init", "-q", "-b", "main"], ["add", "-A"], [*who, "commit", "-qm", "all"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return folder

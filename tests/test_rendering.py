@@ -136,22 +136,6 @@ def test_without_hooks_the_project_is_the_same(default: Path, tmp_path: Path) ->
     assert files(Path(made)) == files(default)
 
 
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The template as a git repository with one commit, as a user's git meets it."""
-    folder = tmp_path_factory.mktemp("repository") / "async-template"
-    tracked = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    names = subprocess.run(tracked, cwd=TEMPLATE, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, names.split("\0")):
-        if (TEMPLATE / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(TEMPLATE / name, folder / name)
-    who = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
-    for command in (["init", "-q", "-b", "main"], ["add", "-A"], [*who, "commit", "-qm", "all"]):
-        subprocess.run(["git", *command], cwd=folder, check=True)
-    return folder
-
-
 def test_from_a_git_url(repository: Path, default: Path, tmp_path: Path, run: Run) -> None:
     home = str(tmp_path / "home")
     run(
