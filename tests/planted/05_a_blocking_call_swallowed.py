@@ -1,0 +1,19 @@
+"""A blocking call in the package, inside an `except Exception`."""
+
+import time
+from contextlib import suppress
+from importlib import import_module
+
+import pytest
+
+CULPRIT = r"in work\n.*time.sleep\(0.01\)"
+
+
+async def work() -> None:
+    with suppress(Exception):
+        time.sleep(0.01)
+
+
+@pytest.mark.asyncio
+async def test_it_works() -> None:
+    await import_module("app.planted").work()  # this file, as a module of the package

@@ -1,0 +1,19 @@
+"""A lock waited for on the loop, in the package."""
+
+import threading
+from importlib import import_module
+
+import pytest
+
+CULPRIT = "lock.acquire"
+
+
+async def work() -> None:
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire(timeout=0.01)
+
+
+@pytest.mark.asyncio
+async def test_it_works() -> None:
+    await import_module("app.planted").work()  # this file, as a module of the package

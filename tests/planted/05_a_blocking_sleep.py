@@ -1,0 +1,17 @@
+"""A blocking sleep in the package."""
+
+import time
+from importlib import import_module
+
+import pytest
+
+CULPRIT = "time.sleep"
+
+
+async def work() -> None:
+    time.sleep(0.01)
+
+
+@pytest.mark.asyncio
+async def test_it_works() -> None:
+    await import_module("app.planted").work()  # this file, as a module of the package

@@ -1,0 +1,18 @@
+"""A blocking subprocess in the package."""
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+CULPRIT = "Blocking call to"
+
+
+async def work() -> None:
+    subprocess.run([sys.executable, "-c", ""])
+
+
+@pytest.mark.asyncio
+async def test_it_works() -> None:
+    await import_module("app.planted").work()  # this file, as a module of the package

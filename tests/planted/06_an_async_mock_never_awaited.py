@@ -1,0 +1,22 @@
+"""An AsyncMock that is called but never awaited."""
+
+from unittest.mock import create_autospec
+
+import pytest
+
+CULPRIT = "in notify_all\n"
+
+
+class Mailer:
+    async def send(self, to: str) -> None: ...
+
+
+async def notify_all(mailer: Mailer) -> None:
+    mailer.send("you")
+
+
+@pytest.mark.asyncio
+async def test_it_sends() -> None:
+    mailer = create_autospec(Mailer, instance=True)
+    await notify_all(mailer)
+    mailer.send.assert_called_once_with("you")

@@ -1,0 +1,117 @@
+"""What works under a virtual clock, and in any order of the tasks."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+
+import pytest
+
+pytestmark = pytest.mark.virtual_clock
+who: ContextVar[str] = ContextVar("who")
+
+
+@pytest.mark.asyncio
+async def test_a_long_sleep_takes_no_time() -> None:
+    started, loop = time.monotonic(), asyncio.get_running_loop()
+    assert loop.time() == 0.0
+    await asyncio.sleep(86_400)
+    assert loop.time() == 86_400
+    await asyncio.sleep(86_400 * 365)  # where a float has lost the nanoseconds
+    assert loop.time() == 86_400 * 366
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.asyncio
+async def test_sleeps_end_in_their_order_and_timeouts_at_their_time() -> None:
+    order: list[float] = []
+
+    async def nap(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        order.append(seconds)
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(2.5):
+            await asyncio.gather(nap(3), nap(1), nap(2), nap(0.1))
+    assert order == [0.1, 1, 2]
+    assert asyncio.get_running_loop().time() == 2.5
+
+
+@pytest.mark.asyncio
+async def test_a_thread_takes_real_time() -> None:
+    async with asyncio.timeout(0.2):  # virtual
+        await asyncio.to_thread(time.sleep, 0.3)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its selector loop has no processes")
+@pytest.mark.asyncio
+async def test_a_process_takes_real_time() -> None:
+    async with asyncio.timeout(0.2):
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", "print(1)", stdout=-1)
+        assert await process.communicate() == (b"1\n", None) or sys.platform == "win32"
+        process = await asyncio.create_subprocess_shell("exit 3")
+        assert await process.wait() == 3
+
+
+@pytest.mark.asyncio
+async def test_sockets_of_this_process() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(5)
+        writer.write(await reader.readline())
+        writer.close()
+        await writer.wait_closed()
+
+    async with asyncio.timeout(6), await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"hello\n")
+        assert await reader.read() == b"hello\n"
+        writer.close()
+        await writer.wait_closed()
+    assert asyncio.get_running_loop().time() == 5
+
+
+@pytest.mark.shuffled(4)
+@pytest.mark.asyncio
+async def test_a_shuffled_loop_keeps_contexts_queues_and_locks() -> None:
+    queue: asyncio.Queue[str] = asyncio.Queue(2)
+    got: list[str] = []
+    lock = asyncio.Lock()
+
+    async def put(name: str) -> None:
+        who.set(name)
+        async with lock:
+            await asyncio.sleep(0)
+            assert who.get() == name
+            await queue.put(name)
+
+    async def get() -> None:
+        for _ in range(6):
+            got.append(await queue.get())
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(get())
+        for number in range(6):
+            group.create_task(put(str(number)))
+    assert sorted(got) == list("012345")
+
+
+@pytest.mark.asyncio
+async def test_cancel_everywhere(cancel_everywhere: Callable[..., Awaitable[int]]) -> None:
+    state: list[str] = []
+
+    async def work() -> None:
+        state.append("busy")
+        try:
+            await asyncio.sleep(1)
+            async with asyncio.timeout(5):
+                await asyncio.gather(asyncio.sleep(2), asyncio.sleep(0))
+            await asyncio.sleep(0)
+        finally:
+            state.clear()
+            await asyncio.sleep(0)
+
+    def check() -> None:
+        assert not state
+
+    assert await cancel_everywhere(work, check) == 4

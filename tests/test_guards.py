@@ -1,0 +1,95 @@
+"""The guards: each planted bug turns a project's suite red and is named, and what is sound stays green."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import MODES, TEMPLATE, Run, tool
+from .planting import FILES, GREEN, guarded_outcome, outcome, plain_outcome, planted, row
+
+Project = Callable[[str, str], Path]
+UVLOOP = """import uvloop
+
+def pytest_asyncio_loop_factories(config, item):
+    return {"uvloop": uvloop.new_event_loop}
+"""
+
+
+def each(files: list[Path]) -> pytest.MarkDecorator:
+    """Each file in each mode; those of one mode run in one environment, one after the other."""
+    return pytest.mark.parametrize(
+        ("mode", "file"),
+        [
+            pytest.param(mode, file, marks=pytest.mark.xdist_group(f"guards-{mode}"), id=f"{mode}-{file.stem}")
+            for mode in MODES
+            for file in files
+        ],
+    )
+
+
+@pytest.fixture(scope="session")
+def guarded(project: Project, run: Run, uv: str) -> Callable[[str], Path]:
+    """The default project of a mode, with what the sound files need too."""
+
+    def guarded(mode: str) -> Path:
+        folder = project("api_client", mode)
+        if not (folder / "extra").exists():
+            run(folder, uv, "pip", "install", "--quiet", "--python", tool(folder, "python"), "hypothesis", "uvloop")
+            (folder / "extra").touch()
+        return folder
+
+    return guarded
+
+
+@each(FILES)
+def test_a_planted_bug_turns_the_suite_red_and_is_named(guarded: Callable[[str], Path], mode: str, file: Path) -> None:
+    assert guarded_outcome(guarded(mode), file) == "fails"
+
+
+@each(GREEN)
+def test_what_is_sound_stays_green(guarded: Callable[[str], Path], mode: str, file: Path) -> None:
+    folder = guarded(mode)
+    (package,) = (path.parent.name for path in folder.glob("src/*/__init__.py"))
+    with planted(folder, package, file) as test:
+        ended, said = outcome(folder, tool(folder, "python"), test)
+    assert ended == "passes", said
+
+
+@pytest.mark.xdist_group("guards-auto")
+@pytest.mark.parametrize("file", [file for file in FILES if file.name < "14"], ids=lambda file: file.stem)
+def test_with_uvloop_the_bugs_are_found_too(guarded: Callable[[str], Path], file: Path) -> None:
+    folder = guarded("auto")
+    (package,) = (path.parent.name for path in folder.glob("src/*/__init__.py"))
+    plugin = folder / "src" / "with_uvloop.py"
+    plugin.write_text(UVLOOP, encoding="utf-8")
+    try:
+        with planted(folder, package, file) as test:
+            ended, said = outcome(folder, tool(folder, "python"), test, "-p", "with_uvloop")
+    finally:
+        plugin.unlink()
+    assert ended == "fails", said
+    assert "test_planted.py::test_" in said
+
+
+@pytest.mark.xdist_group("guards-strict")
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_readme_says_how_the_bug_ends_without_the_guards(
+    guarded: Callable[[str], Path], tmp_path: Path, file: Path
+) -> None:
+    readme = (TEMPLATE / "README.md").read_text(encoding="utf-8")
+    assert row(file, plain_outcome(guarded("strict"), tmp_path, file), "fails") in readme, "run tools.bug_table"
+
+
+def test_the_guards_stand_alone(project: Project, run: Run) -> None:
+    """Delete conftest.py, and a suite that uses none of its tools runs on plain pytest-asyncio."""
+    folder = project("api_client", "auto")
+    guards, kept = folder / "conftest.py", folder / "kept.txt"
+    alone = folder / "tests" / "test_alone.py"
+    alone.write_text("async def test_alone() -> None: ...\n", encoding="utf-8")
+    guards.rename(kept)
+    try:
+        assert "1 passed" in run(folder, tool(folder, "pytest"), "-q", alone)
+    finally:
+        kept.rename(guards)
+        alone.unlink()
