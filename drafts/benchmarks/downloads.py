@@ -1,0 +1,145 @@
+"""What a download costs: against a bare read to nowhere, against one file at a time, and in memory.
+
+    uv run --group bench python benchmarks/downloads.py [--rounds 9] [--json FILE]
+
+The server and the memory run are processes of their own. Everything is written to a folder on the disk.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import aiohttp
+from aiohttp import web
+from obstore.store import LocalStore
+from rich.progress import Progress
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "templates" / "downloads"))
+
+from app import Downloader
+
+MB = 1_000_000
+
+
+async def big(request: web.Request) -> web.StreamResponse:
+    """Answer with 100 MB in blocks of 64 KiB."""
+    response, block = web.StreamResponse(headers={"Content-Length": str(100 * MB)}), bytes(1 << 16)
+    await response.prepare(request)
+    for start in range(0, 100 * MB, len(block)):
+        await response.write(block[: 100 * MB - start])
+    return response
+
+
+async def small(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer each request with 10 kB after 5 ms; by hand, as it shares two cores with what is measured."""
+    with suppress(asyncio.IncompleteReadError, ConnectionError):
+        while await reader.readuntil(b"\r\n\r\n"):
+            await asyncio.sleep(0.005)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + bytes(10_000))
+    writer.close()
+
+
+async def serve() -> None:
+    """Print the ports of the two servers, and serve until stdin ends."""
+    app = web.Application()
+    app.router.add_get("/{n}", big)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    await (site := web.TCPSite(runner, "127.0.0.1", 0)).start()
+    async with await asyncio.start_server(small, "127.0.0.1", 0, backlog=1000) as by_hand:
+        print(site.port, by_hand.sockets[0].getsockname()[1], flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+    await runner.cleanup()
+
+
+async def bare(session: aiohttp.ClientSession, url: str) -> None:
+    with open("/dev/null", "wb") as nowhere:  # noqa: ASYNC230  # nowhere does not block
+        async with session.get(url) as response:
+            async for piece in response.content.iter_chunked(1 << 16):
+                nowhere.write(piece)
+
+
+async def save(session: aiohttp.ClientSession, urls: list[str], concurrency: int = 8) -> None:
+    with TemporaryDirectory() as folder:
+        downloader = Downloader(session, LocalStore(folder), Progress(disable=True))
+        states = await downloader.save_all(urls, lambda *_: None, concurrency=concurrency)
+        assert states["saved"] == len(urls), states
+
+
+async def seconds(work: Callable[[], Awaitable[None]]) -> float:
+    started = time.perf_counter()
+    await work()
+    return time.perf_counter() - started
+
+
+async def compare(rounds: int, *works: Callable[[], Awaitable[None]]) -> list[float]:
+    """Return the medians of these works' seconds, run in turns, without the first round."""
+    times = [[await seconds(work) for work in works] for _ in range(rounds + 1)]
+    return [statistics.median(column) for column in zip(*times[1:], strict=True)]
+
+
+async def peak(root: str, big: int) -> float:
+    """Return the most MB that the program held while it saved so many files of 100 MB."""
+    code = (
+        "import asyncio, resource, sys; sys.path.insert(0, sys.argv[1]); from app import main;"
+        "status = asyncio.run(main(*sys.argv[3:], to=sys.argv[2]));"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr); sys.exit(status)"
+    )
+    with TemporaryDirectory() as folder:
+        urls = [f"{root}/{n}" for n in range(big)]
+        command = [sys.executable, "-c", code, sys.path[0], folder, *urls]
+        pipe, nowhere = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+        process = await asyncio.create_subprocess_exec(*command, stdout=nowhere, stderr=pipe)
+        _, told = await process.communicate()
+        assert process.returncode == 0, told
+        return float(told)
+
+
+async def measure(rounds: int) -> dict[str, float]:
+    pipe = asyncio.subprocess.PIPE
+    server = await asyncio.create_subprocess_exec(sys.executable, __file__, "--serve", stdin=pipe, stdout=pipe)
+    assert server.stdout
+    root, other = (f"http://127.0.0.1:{port.decode()}" for port in (await server.stdout.readline()).split())
+    thousand = [f"{other}/{n}" for n in range(1000)]
+    async with aiohttp.ClientSession(read_bufsize=2**18) as session:
+        nowhere, saved = await compare(rounds, lambda: bare(session, f"{root}/1"), lambda: save(session, [f"{root}/1"]))
+        one, many = await compare(
+            2, lambda: save(session, thousand, concurrency=1), lambda: save(session, thousand, concurrency=32)
+        )
+    memory = {f"peak MB, {n} x 100 MB": await peak(root, n) for n in (1, 20)}
+    await server.communicate(b"")
+    return {
+        "100 MB, bare read, s": nowhere,
+        "100 MB, saved, s": saved,
+        "speed of bare (>= 0.6)": nowhere / saved,
+        "1,000 x 10 kB, one at a time, s": one,
+        "1,000 x 10 kB, 32 at a time, s": many,
+        "times faster (>= 10)": one / many,
+        **memory,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        return asyncio.run(serve())
+    figures = asyncio.run(measure(options.rounds))
+    for name, figure in figures.items():
+        print(f"{name:>32}  {figure:8.2f}")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

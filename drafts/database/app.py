@@ -1,0 +1,200 @@
+"""A ledger on SQLite or PostgreSQL, as its URL says: accounts, and transfers between them that
+happen whole or not at all. Amounts are integers, in the currency's smallest unit (cents)."""
+
+import asyncio
+import logging
+import random
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from operator import methodcaller
+from typing import Annotated, NamedTuple
+from uuid import uuid4
+
+import sqlalchemy as sa
+from cyclopts import Parameter, types, validators
+from rich.console import Console
+from rich.progress import Progress
+from sqlalchemy import Column, ForeignKey
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+log = logging.getLogger(__name__)
+DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+SQLITE_SETTINGS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON"
+ACCOUNTS = sa.Table(
+    "accounts",
+    sa.MetaData(),
+    Column("name", sa.String, primary_key=True),
+    Column("balance", sa.BigInteger, sa.CheckConstraint("balance BETWEEN 0 AND 1e15")),
+)
+TRANSFERS = sa.Table(
+    "transfers",  # their ids are a variant: SQLite numbers by itself what is called INTEGER
+    ACCOUNTS.metadata,
+    Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    Column("reference", sa.String, unique=True),
+    Column("payer", ForeignKey("accounts.name", deferrable=True, initially="DEFERRED"), index=True),
+    Column("payee", ForeignKey("accounts.name", deferrable=True, initially="DEFERRED"), index=True),
+    Column("amount", sa.BigInteger),
+)
+
+
+class UnavailableError(Exception):
+    """The database cannot be used: not found, lost, locked for too long, full, or none at all."""
+
+
+class RefusedError(Exception):
+    """The ledger refuses a change; nothing has been changed."""
+
+
+class DuplicateError(RefusedError):
+    """A transfer with this reference has been made before."""
+
+
+class Transfer(NamedTuple):
+    """`payer` pays an `amount` from 1 to 10^15 to `payee`, once for each `reference`."""
+
+    reference: str
+    payer: str
+    payee: str
+    amount: int
+
+
+class Ledger:
+    """The ledger in a database; what takes longer than `patience` seconds is `UnavailableError`."""
+
+    def __init__(self, engine: AsyncEngine, patience: float = 30.0) -> None:
+        self.engine, self.patience = engine, patience
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Wait for a connection, begin, and commit; at an error or a cancellation roll back."""
+        try:
+            async with asyncio.timeout(self.patience), self.engine.begin() as connection:
+                yield connection
+        except (sa.exc.SQLAlchemyError, OSError) as error:  # a TimeoutError is an OSError
+            kind = RefusedError if isinstance(error, sa.exc.IntegrityError) else UnavailableError
+            raise kind(str(getattr(error, "orig", error)) or "no answer in time") from error
+
+    async def open_accounts(self, opening: Mapping[str, int]) -> None:
+        """Open accounts with balances from 0 to 10^15: all or, raising `RefusedError`, none."""
+        async with self.transaction() as connection:
+            if rows := [{"name": name, "balance": cents} for name, cents in opening.items()]:
+                await connection.execute(sa.insert(ACCOUNTS), rows)  # at once: 40 times faster
+
+    async def transfer(self, order: Transfer) -> None:
+        """Make a transfer; raise `RefusedError` if it cannot be, ValueError if it is absurd."""
+        if not 1 <= order.amount <= 10**15 or order.payer == order.payee:
+            raise ValueError(f"not a transfer: {order}")
+        changes = {order.payer: -order.amount, order.payee: order.amount}
+        change = sa.update(ACCOUNTS).where(ACCOUNTS.c.name == sa.bindparam("account"))
+        change = change.values(balance=ACCOUNTS.c.balance + sa.bindparam("change"))
+        refusal: RefusedError = DuplicateError(f"made before: {order.reference}")
+        try:
+            async with self.transaction() as connection:
+                await connection.execute(sa.insert(TRANSFERS), order._asdict())
+                refusal = RefusedError(f"{order.payer} cannot pay {order.amount}")
+                # The database adds, so no update is lost; in the order of names, so no deadlock.
+                rows = [{"account": name, "change": changes[name]} for name in sorted(changes)]
+                await connection.execute(change, rows)
+                refusal = RefusedError(f"no account of {order.payer} or {order.payee}")
+        except RefusedError as error:
+            raise refusal from error
+
+    async def balances(self) -> dict[str, int]:
+        """Return all balances, as they are at one moment."""
+        async with self.transaction() as connection:
+            rows = await connection.execute(sa.select(ACCOUNTS).order_by(ACCOUNTS.c.name))
+            return {row.name: row.balance for row in rows}
+
+    async def statement(self, account: str, *, page: int = 500) -> AsyncIterator[Transfer]:
+        """Yield the transfers of `account` so far, newest first, reading `page` rows at a time."""
+        mine = sa.or_(TRANSFERS.c.payer == account, TRANSFERS.c.payee == account)
+        query = sa.select(TRANSFERS).where(mine).order_by(TRANSFERS.c.id.desc()).limit(page)
+        before = sys.maxsize
+        while before:
+            async with self.transaction() as connection:  # none is held while the caller has a row
+                rows = (await connection.execute(query.where(TRANSFERS.c.id < before))).all()
+            for row in rows:
+                yield Transfer(*row[1:])
+            before = rows[-1].id if len(rows) == page else 0
+
+
+@asynccontextmanager
+async def open_ledger(url: str, *, pool: int = 5, patience: float = 30.0) -> AsyncIterator[Ledger]:
+    """Open the ledger in a database, over at most `pool` connections (SQLite: one)."""
+    if not (pool > 0 and patience > 0):
+        raise ValueError(f"limits must be positive: {pool=}, {patience=}")
+    try:
+        parts = sa.make_url(url)
+        lite = parts.get_backend_name() == "sqlite"
+        engine = await asyncio.to_thread(
+            create_async_engine,  # in a thread: it imports the driver
+            parts.set(drivername=DRIVERS.get(parts.drivername, parts.drivername)),
+            connect_args={"timeout": patience},  # asyncpg's to connect, SQLite's for its lock
+            pool_size=1 if lite else pool,  # a queue here is faster than at SQLite's lock
+            max_overflow=0,
+            pool_pre_ping=not lite,  # connect anew after a restart of the server
+        )
+        if lite:
+            settings = methodcaller("executescript", SQLITE_SETTINGS)
+            sa.event.listen(engine.sync_engine, "connect", lambda c, _: c.run_async(settings))
+            sa.event.listen(engine.sync_engine, "invalidate", lambda c, *_: c.rollback())  # unlock
+            await asyncio.to_thread(lambda: sqlite3.connect(parts.database or "", uri=True).close())
+    except (sa.exc.SQLAlchemyError, sqlite3.Error, ImportError, TypeError, ValueError) as error:
+        raise UnavailableError(f"cannot use this database URL: {error}") from error
+    try:
+        async with Ledger(engine, patience).transaction() as connection:
+            await connection.run_sync(TRANSFERS.metadata.create_all)
+        yield Ledger(engine, patience)
+    finally:
+        await engine.dispose()
+
+
+async def main(
+    *,
+    database_url: str = "sqlite+aiosqlite:///ledger.db",
+    accounts: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 10,
+    transfers: types.NonNegativeInt = 1000,
+    concurrency: types.PositiveInt = 10,
+) -> int:
+    """Open accounts, make random transfers between them, and print the balances.
+
+    Args:
+        database_url: Database of the ledger, SQLite or PostgreSQL.
+        accounts: Number of accounts; each opens with 100.00.
+        transfers: Number of transfers.
+        concurrency: Most transfers at a time.
+    """
+    names = [f"account {n:04}" for n in range(1, accounts + 1)]
+    bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    task = bar.add_task("transfers", total=transfers)
+    turns, made, status = iter(range(transfers)), 0, 1
+
+    async def work(ledger: Ledger) -> None:
+        nonlocal made
+        for _ in turns:  # one iterator for all workers: each takes the next turn
+            payer, payee = random.sample(names, 2)
+            amount = random.randint(1, 50_00)  # noqa: S311 - no secret
+            with suppress(RefusedError):
+                await ledger.transfer(Transfer(uuid4().hex, payer, payee, amount))
+                made += 1
+            bar.advance(task)
+
+    try:
+        async with open_ledger(database_url, pool=concurrency) as ledger:
+            known = await ledger.balances()
+            await ledger.open_accounts({name: 100_00 for name in names if name not in known})
+            log.info("%d transfers between %d accounts", transfers, accounts)
+            with bar:
+                async with asyncio.TaskGroup() as workers:
+                    for _ in range(concurrency):
+                        workers.create_task(work(ledger))
+            balances = await ledger.balances()
+        for name, balance in [*balances.items(), ("total", sum(balances.values()))]:
+            print(f"{name:12} {balance / 100:14,.2f}")
+        log.info("%d of %d transfers made", made, transfers)
+        status = 0
+    except* (UnavailableError, RefusedError) as errors:  # from open_ledger, or from the workers
+        print(errors.exceptions[0], file=sys.stderr)
+    return status

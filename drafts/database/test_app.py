@@ -1,0 +1,427 @@
+"""What the ledger promises: on SQLite and on PostgreSQL, by the same tests."""
+
+import asyncio
+import inspect
+import os
+import sys
+import threading
+from asyncio.subprocess import PIPE
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from uuid import uuid4
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import (
+    DuplicateError,
+    Ledger,
+    RefusedError,
+    Transfer,
+    UnavailableError,
+    main,
+    open_ledger,
+)
+
+
+def pay(amount: int = 1, payer: str = "ann", payee: str = "bob") -> Transfer:
+    """Return a transfer with a reference of its own."""
+    return Transfer(uuid4().hex, payer, payee, amount)
+
+
+async def made(ledger: Ledger, account: str = "ann") -> list[Transfer]:
+    """Return the whole statement of an account."""
+    return [transfer async for transfer in ledger.statement(account)]
+
+
+async def take(connection: AsyncConnection, amount: int, name: str = "ann") -> None:
+    """Do the first half of a transfer."""
+    update = sa.text("UPDATE accounts SET balance = balance - :amount WHERE name = :name")
+    await connection.execute(update, {"amount": amount, "name": name})
+
+
+async def failures(*work: Awaitable[object]) -> list[type]:
+    """Do all of it at the same time; return the types of what went wrong."""
+    outcomes = await asyncio.gather(*work, return_exceptions=True)
+    return [type(outcome) for outcome in outcomes if outcome is not None]
+
+
+async def closed() -> None:
+    """Wait until SQLite's connections, a thread each, have ended."""
+    for thread in threading.enumerate():
+        if "connection_worker" in thread.name:
+            await asyncio.to_thread(thread.join, 5)
+            assert not thread.is_alive()
+
+
+# The contract: what uses `ledger` or `database_url` runs on both databases.
+
+
+@pytest.mark.asyncio
+async def test_a_transfer_moves_money_and_stands_on_both_statements(ledger: Ledger) -> None:
+    await ledger.transfer(Transfer("rent", "ann", "bob", 70))
+    assert await ledger.balances() == {"ann": 30, "bob": 70}
+    assert await made(ledger, "ann") == [Transfer("rent", "ann", "bob", 70)]
+    assert await made(ledger, "bob") == await made(ledger, "ann")
+
+
+@pytest.mark.parametrize("_turn", ["first", "second"])
+@pytest.mark.asyncio
+async def test_no_test_sees_what_another_has_done(ledger: Ledger, _turn: str) -> None:
+    await ledger.transfer(Transfer("the same in both", "ann", "bob", 100))
+    assert len(await made(ledger)) == 1
+
+
+@pytest.mark.asyncio
+async def test_concurrent_transfers_lose_no_update(ledger: Ledger) -> None:
+    assert await failures(*(ledger.transfer(pay(1)) for _ in range(60))) == []
+    assert await ledger.balances() == {"ann": 40, "bob": 60}
+    assert len(await made(ledger)) == 60
+
+
+@pytest.mark.asyncio
+async def test_transfers_that_cross_do_not_deadlock(ledger: Ledger) -> None:
+    await ledger.transfer(pay(50))
+    both_ways = [order for _ in range(20) for order in (pay(1), pay(1, "bob", "ann"))]
+    assert await failures(*(ledger.transfer(order) for order in both_ways)) == []
+    assert await ledger.balances() == {"ann": 50, "bob": 50}
+
+
+@pytest.mark.asyncio
+async def test_two_programs_lose_no_update(database_url: str) -> None:
+    async with open_ledger(database_url) as one, open_ledger(database_url) as other:
+        await one.open_accounts({"ann": 100, "bob": 0})
+        both = [program.transfer(pay(1)) for program in (one, other) for _ in range(20)]
+        assert await failures(*both) == []
+        assert await one.balances() == await other.balances() == {"ann": 60, "bob": 40}
+
+
+@pytest.mark.asyncio
+async def test_no_balance_goes_below_zero(ledger: Ledger) -> None:
+    refused = await failures(*(ledger.transfer(pay(30)) for _ in range(10)))
+    assert refused == [RefusedError] * 7
+    assert await ledger.balances() == {"ann": 10, "bob": 90}
+    with pytest.raises(RefusedError, match=r"^ann cannot pay 11$"):
+        await ledger.transfer(pay(11))
+
+
+@pytest.mark.asyncio
+async def test_a_duplicate_is_refused_even_at_the_same_moment(ledger: Ledger) -> None:
+    order = pay(100)
+    assert await failures(*(ledger.transfer(order) for _ in range(8))) == [DuplicateError] * 7
+    assert await ledger.balances() == {"ann": 0, "bob": 100}
+    with pytest.raises(DuplicateError, match=order.reference):  # and not: "ann cannot pay"
+        await ledger.transfer(order)
+
+
+@pytest.mark.parametrize("order", [pay(1, payer="eve"), pay(1, payee="eve")])
+@pytest.mark.asyncio
+async def test_an_unknown_account_is_refused(ledger: Ledger, order: Transfer) -> None:
+    with pytest.raises(RefusedError, match=r"no account of .*eve"):
+        await ledger.transfer(order)
+    assert await ledger.balances() == {"ann": 100, "bob": 0}
+    assert await made(ledger) == []
+
+
+@pytest.mark.asyncio
+async def test_accounts_are_opened_all_or_none(ledger: Ledger) -> None:
+    for opening in ({"eve": 1, "ann": 1}, {"eve": -1}, {"eve": 10**16}):
+        with pytest.raises(RefusedError):
+            await ledger.open_accounts(opening)
+    await ledger.open_accounts({})
+    assert await ledger.balances() == {"ann": 100, "bob": 0}
+
+
+@pytest.mark.asyncio
+async def test_an_error_in_a_transaction_rolls_it_back(ledger: Ledger) -> None:
+    async def fail_half_way() -> None:
+        async with ledger.transaction() as connection:
+            await take(connection, 100)
+            _ = 1 / 0
+
+    with pytest.raises(ZeroDivisionError):
+        await fail_half_way()
+    assert await ledger.balances() == {"ann": 100, "bob": 0}
+
+
+@pytest.mark.asyncio
+async def test_a_transfer_cancelled_at_any_await_is_made_whole_or_not_at_all(
+    ledger: Ledger, cancel_everywhere: Callable[..., Awaitable[int]]
+) -> None:
+    async def whole() -> None:
+        count = len(await made(ledger))
+        assert await ledger.balances() == {"ann": 100 - count, "bob": count}
+
+    assert await cancel_everywhere(lambda: ledger.transfer(pay(1)), whole) > 5
+
+
+# aiosqlite, cancelled while it connects, leaves it to Python to close the file.
+@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
+@pytest.mark.asyncio
+async def test_opening_cancelled_at_any_await_leaves_nothing_open(
+    database_url: str, cancel_everywhere: Callable[..., Awaitable[int]]
+) -> None:
+    async def open_and_close() -> None:
+        async with open_ledger(database_url):
+            pass
+
+    await open_and_close()
+    assert await cancel_everywhere(open_and_close, closed) > 5
+
+
+@pytest.mark.asyncio
+async def test_the_pool_is_never_exhausted(database_url: str) -> None:
+    in_use = [0]
+    async with open_ledger(database_url, pool=2, patience=20) as ledger:
+        for happening, change in ("checkout", 1), ("checkin", -1):
+            count = partial(lambda change, *_: in_use.append(in_use[-1] + change), change)
+            sa.event.listen(ledger.engine.sync_engine, happening, count)
+        await ledger.open_accounts({"ann": 20, "bob": 0})
+        work = [ledger.transfer(pay(1)) for _ in range(40)] + [made(ledger) for _ in range(20)]
+        outcomes = await asyncio.gather(*work, return_exceptions=True)
+    assert sum(isinstance(outcome, RefusedError) for outcome in outcomes) == 20
+    assert not any(isinstance(outcome, UnavailableError) for outcome in outcomes)
+    assert max(in_use) == (1 if "sqlite" in database_url else 2)
+    assert in_use[-1] == 0
+
+
+@pytest.mark.asyncio
+async def test_who_waits_too_long_is_told_so(ledger: Ledger) -> None:
+    impatient = Ledger(ledger.engine, patience=0.05)
+    async with ledger.transaction() as connection:  # SQLite: the connection; PostgreSQL: the row
+        await take(connection, 1)
+        with pytest.raises(UnavailableError, match="no answer in time"):
+            await impatient.transfer(pay(1))
+    await ledger.transfer(pay(99))
+
+
+@pytest.mark.asyncio
+async def test_a_statement_streams_page_by_page_newest_first(ledger: Ledger) -> None:
+    orders = [pay(amount) for amount in range(1, 6)]
+    for order in orders:
+        await ledger.transfer(order)
+    queries: list[str] = []
+    sa.event.listen(
+        ledger.engine.sync_engine, "before_cursor_execute", lambda *args: queries.append(args[2])
+    )
+    statement = ledger.statement("ann", page=2)
+    assert await anext(statement) == orders[-1]
+    assert sum("FROM transfers" in query for query in queries) == 1
+    assert [transfer async for transfer in statement] == orders[-2::-1]
+    assert sum("FROM transfers" in query for query in queries) == 3
+
+
+@pytest.mark.asyncio
+async def test_the_reader_of_a_statement_holds_no_connection(database_url: str) -> None:
+    async with open_ledger(database_url, pool=1, patience=5) as ledger:
+        await ledger.open_accounts({"ann": 100, "bob": 0})
+        orders = [pay(1), pay(1), pay(1)]
+        for order in orders:
+            await ledger.transfer(order)
+        seen = []
+        async for transfer in ledger.statement("ann", page=1):
+            await ledger.transfer(pay(1))  # with the only connection, and not seen below
+            seen.append(transfer)
+        assert seen == orders[::-1]
+
+
+@pytest.mark.asyncio
+async def test_a_plain_url_gets_an_async_driver(database_url: str) -> None:
+    plain = database_url.replace("+aiosqlite", "").replace("+asyncpg", "")
+    assert plain != database_url
+    async with open_ledger(plain) as ledger:
+        assert await ledger.balances() == {}
+
+
+@pytest.mark.asyncio
+async def test_main_prints_balances_whose_sum_stays(
+    database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for accounts, total in ((3, "300.00"), (5, "500.00"), (2, "500.00")):
+        assert await main(database_url=database_url, accounts=accounts, transfers=25) == 0
+        *balances, last = capsys.readouterr().out.splitlines()
+        assert last.split() == ["total", total]
+        amounts = [float(line.split()[-1]) for line in balances]
+        assert f"{sum(amounts):.2f}" == total
+        assert min(amounts) >= 0
+
+
+# PostgreSQL
+
+
+@pytest.mark.asyncio
+async def test_a_server_killed_in_mid_transaction_is_a_clear_error_and_loses_nothing(
+    postgres_url: str, downtime: Callable[[], AbstractAsyncContextManager[None]]
+) -> None:
+    async with open_ledger(postgres_url) as ledger:
+        await ledger.open_accounts({"ann": 100, "bob": 0})
+        await ledger.transfer(pay(10))
+
+        async def lose_the_server_half_way() -> None:
+            async with ledger.transaction() as connection:
+                await take(connection, 50)
+                async with downtime():
+                    with pytest.raises(UnavailableError, match=r"^.+$"):
+                        await ledger.balances()
+                    await take(connection, -50, "bob")
+
+        with pytest.raises(UnavailableError, match=r"^.+$"):  # one line
+            await lose_the_server_half_way()
+        assert await ledger.balances() == {"ann": 90, "bob": 10}
+        await ledger.transfer(pay(10))
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_statement_is_as_long_as_the_history(history: Ledger) -> None:
+    numbers = [int(transfer.reference) for transfer in await made(history)]
+    assert numbers == list(reversed(range(30)))
+
+
+@pytest.mark.parametrize("page", [1, 7, 15, 16])
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_statement_is_the_same_in_pages_of_any_size(history: Ledger, page: int) -> None:
+    numbers = [int(transfer.reference) async for transfer in history.statement("bob", page=page)]
+    assert numbers == list(range(28, -1, -2))
+
+
+def test_an_engine_works_only_in_the_loop_that_opened_it(postgres_url: str) -> None:
+    with asyncio.Runner() as right, asyncio.Runner() as wrong:
+        opened = open_ledger(postgres_url)
+        ledger = right.run(opened.__aenter__())
+        with pytest.raises(RuntimeError, match="attached to a different loop"):
+            wrong.run(ledger.balances())
+        right.run(opened.__aexit__(None, None, None))
+
+
+# SQLite
+
+PROGRAM = """
+import asyncio, sys
+from app import open_ledger
+
+async def stop_in_the_middle():
+    async with open_ledger(sys.argv[1]) as ledger, ledger.transaction() as connection:
+        await connection.exec_driver_sql("UPDATE accounts SET balance = 0 WHERE name = 'ann'")
+        print("in the middle", flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(stop_in_the_middle())
+"""
+
+
+@pytest.mark.asyncio
+async def test_a_program_killed_in_mid_transaction_loses_nothing(sqlite_url: str) -> None:
+    async with open_ledger(sqlite_url) as ledger:
+        await ledger.open_accounts({"ann": 100, "bob": 0})
+        await ledger.transfer(pay(10))
+    place = os.path.dirname(inspect.getfile(main))
+    program = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PROGRAM, sqlite_url), cwd=place, stdout=PIPE
+    )
+    assert program.stdout
+    assert await program.stdout.readline() == b"in the middle\n"
+    program.kill()
+    await program.communicate()
+    async with open_ledger(sqlite_url) as ledger:
+        assert await ledger.balances() == {"ann": 90, "bob": 10}
+
+
+@pytest.mark.asyncio
+async def test_every_sqlite_connection_has_the_settings(sqlite_url: str) -> None:
+    async with open_ledger(sqlite_url, patience=7) as ledger:
+        for _ in range(2):
+            async with ledger.transaction() as connection:
+                for setting, value in {
+                    "journal_mode": "wal",
+                    "synchronous": 1,
+                    "foreign_keys": 1,
+                    "busy_timeout": 7000,
+                }.items():
+                    answer = await connection.exec_driver_sql(f"PRAGMA {setting}")
+                    assert answer.scalar() == value
+            await ledger.engine.dispose()  # the next connection is a new one
+
+
+@pytest.mark.asyncio
+async def test_a_full_disk_is_a_clear_error_and_loses_nothing(sqlite_url: str) -> None:
+    async with open_ledger(sqlite_url) as ledger:
+        await ledger.open_accounts({"ann": 1000, "bob": 0})
+        async with ledger.transaction() as connection:
+            await connection.exec_driver_sql("PRAGMA max_page_count = 1")  # no more than now
+        orders = [ledger.transfer(pay(1)) for _ in range(200)]
+        assert set(await failures(*orders)) == {UnavailableError}
+        with pytest.raises(UnavailableError, match="disk is full"):
+            await ledger.transfer(pay(1))
+        count = len(await made(ledger))
+        assert count > 0
+        assert await ledger.balances() == {"ann": 1000 - count, "bob": count}
+
+
+@pytest.mark.asyncio
+async def test_a_lock_of_another_program_is_a_clear_error(sqlite_url: str) -> None:
+    async with open_ledger(sqlite_url) as one, open_ledger(sqlite_url) as other:
+        await one.open_accounts({"ann": 100, "bob": 0})
+        async with other.transaction() as connection:
+            await connection.exec_driver_sql("PRAGMA busy_timeout = 0")  # else it would wait
+        async with one.transaction() as connection:
+            await take(connection, 1)
+            with pytest.raises(UnavailableError, match="database is locked"):
+                await other.transfer(pay(1))
+
+
+@pytest.mark.asyncio
+async def test_the_engine_is_disposed_of_even_after_an_error(sqlite_url: str) -> None:
+    async def fail() -> None:
+        async with open_ledger(sqlite_url):
+            assert any("connection_worker" in thread.name for thread in threading.enumerate())
+            _ = 1 / 0
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    await closed()
+
+
+# No database
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense",
+        "nosuch://host/ledger",
+        "postgresql://ann:secret@host:port/ledger",
+        "sqlite+pysqlite:///ledger.db",
+        "sqlite://",  # in memory: with a cancelled connection all would be lost
+    ],
+)
+@pytest.mark.asyncio
+async def test_what_is_no_url_of_a_database_is_a_clear_error(url: str) -> None:
+    with pytest.raises(UnavailableError, match=r"^cannot use this database URL: .+$") as error:
+        await open_ledger(url).__aenter__()
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("bounds", [{"pool": 0}, {"patience": 0}, {"pool": -1}])
+@pytest.mark.asyncio
+async def test_bounds_must_be_positive(bounds: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="limits must be positive"):
+        await open_ledger("sqlite:///ledger.db", **bounds).__aenter__()
+
+
+@pytest.mark.parametrize("order", [pay(0), pay(-1), pay(10**30), pay(1, "ann", "ann")])
+@pytest.mark.asyncio
+async def test_what_is_no_transfer_is_a_mistake_of_the_caller(
+    order: Transfer, sqlite_url: str
+) -> None:
+    async with open_ledger(sqlite_url) as ledger:
+        with pytest.raises(ValueError, match="not a transfer"):
+            await ledger.transfer(order)
+
+
+@pytest.mark.asyncio
+async def test_main_tells_a_failure_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert await main(database_url="sqlite:////no/such/folder/ledger.db") == 1
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "cannot use this database URL: unable to open database file\n")

@@ -1,0 +1,200 @@
+"""Download many files into a folder or a bucket: each of them is there whole, or not at all.
+
+Bodies pass in small parts, so memory stays flat; what is there already is not sent again.
+"""
+
+import asyncio
+import logging
+import sys
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+import obstore
+import stamina
+from cyclopts.types import PositiveFloat, PositiveInt
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, ObjectStore, from_url
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from stamina.instrumentation import set_on_retry_hooks
+
+log = logging.getLogger(__name__)
+PART = 5 * 2**20  # bytes: S3 takes no smaller parts; a download holds about two in memory
+GRACE = 5.0  # seconds that a cancelled upload has to clear away what it has written
+T = TypeVar("T")
+OnResult = Callable[[str, str, str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Downloader:
+    """Saves what `session` gets in `store`: what is not there yet, or everything to `overwrite`."""
+
+    session: aiohttp.ClientSession
+    store: ObjectStore
+    bars: Progress  # one for each file on its way
+    overwrite: bool = False
+
+    async def save(self, url: str, name: str) -> bool:
+        """Save what `url` gives as `name`; return False if it is there in the announced size.
+
+        If it fails (`aiohttp.ClientError`, `OSError`, obstore's `BaseError`) or is cancelled, the
+        store holds what it held before.
+        """
+        # Compressed on its way, a body would not have the size of the file.
+        async with self.session.get(url, headers={"Accept-Encoding": "identity"}) as response:
+            response.raise_for_status()
+            size = None if "Content-Encoding" in response.headers else response.content_length
+            with suppress(FileNotFoundError):
+                there = await finish(obstore.head_async(self.store, name))
+                if there["size"] == size and not self.overwrite:
+                    return False
+
+            async def pieces() -> AsyncGenerator[bytes]:
+                bar = self.bars.add_task(escape(name), total=size)
+                try:
+                    async for piece in response.content.iter_any():  # raises if it ends too early
+                        yield piece
+                        self.bars.advance(bar, len(piece))
+                finally:
+                    self.bars.remove_task(bar)
+
+            async with aclosing(pieces()) as body:
+                small = size is not None and size <= PART  # then it goes in one request
+                data = b"".join([piece async for piece in body]) if small else body
+                part = max(PART, (size or 0) // 10_000 + 1)  # more parts than that S3 does not take
+                put = obstore.put_async(self.store, name, data, chunk_size=part, max_concurrency=1)
+                await finish(put, response.close)
+            return True
+
+    async def save_all(
+        self, urls: Iterable[str], on_result: OnResult, *, concurrency: int = 8, attempts: int = 5
+    ) -> Counter[str]:
+        """Save each URL under its `file_name`; count the states: "saved", "present" and "failed".
+
+        `on_result` gets a URL, its state, and its name or the reason. One that fails stops no other
+        one; the second of one name fails. Raises ValueError if a limit is not positive.
+        """
+        if not (concurrency > 0 and attempts > 0):
+            raise ValueError(f"limits must be positive: {concurrency=}, {attempts=}")
+        states: Counter[str] = Counter(saved=0, present=0, failed=0)
+        owners: dict[str, str] = {}
+        turns = iter(dict.fromkeys(urls))
+
+        @stamina.retry(on=worth_retry, attempts=attempts, timeout=None)  # a big file may take hours
+        async def save(url: str, name: str) -> str:
+            return "saved" if await self.save(url, name) else "present"
+
+        async def work() -> None:
+            for url in turns:  # one iterator for all workers: each takes the next turn
+                try:
+                    text = file_name(url)
+                    if (owner := owners.setdefault(text, url)) != url:
+                        raise FileExistsError(f"{owner} has the same file name")
+                    state = await save(url, text)
+                except (aiohttp.ClientError, BaseError, OSError, ValueError) as error:
+                    state, text = "failed", reason(error)
+                states[state] += 1
+                on_result(url, state, text)
+
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(concurrency):
+                workers.create_task(work())
+        return states
+
+
+async def finish(work: Awaitable[T], undo: Callable[[], object] = lambda: None) -> T:
+    """Return what `work` gives; when cancelled, call `undo`, which makes it fail, and wait."""
+    future = asyncio.ensure_future(work)
+    try:
+        # A store that is cancelled itself leaves parts in its bucket, and panics if Python ends.
+        await asyncio.wait([future])
+    except asyncio.CancelledError:
+        undo()
+        await asyncio.wait([future], timeout=GRACE)
+        future.cancel() or future.exception()  # which is no news: `undo` has caused it
+        raise
+    return future.result()
+
+
+def file_name(url: str) -> str:
+    """Return the last part of the URL's path, decoded; raise ValueError if it is no safe name."""
+    if not url.lower().startswith(("http://", "https://")):
+        raise ValueError("not an http(s) URL")
+    name = unquote(urlsplit(url).path.rpartition("/")[2])
+    if name in {"", ".", ".."} or {*name} & {*"/\\"} or name[-1] == ":" or not name.isprintable():
+        raise ValueError(f"not a safe file name: {name!r}")
+    return name
+
+
+def worth_retry(error: Exception) -> bool:
+    """Say if the same request may succeed later."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return error.status == 429 or error.status >= 500
+    return isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError)
+
+
+def reason(error: Exception) -> str:
+    """Say in one line what went wrong."""
+    text = str(error) or repr(error)
+    if isinstance(error, aiohttp.ClientResponseError):
+        text = f"{error.status} {error.message}" if error.status else "too many redirects"
+    return "".join(filter(str.isprintable, text.partition("\n")[0]))  # obstore tells a long story
+
+
+async def main(
+    *urls: str,
+    to: str = "downloads",
+    from_file: Path | None = None,
+    concurrency: PositiveInt = 8,
+    attempts: PositiveInt = 5,
+    timeout: PositiveFloat = 30.0,  # noqa: ASYNC109 - an option of the program
+    overwrite: bool = False,
+) -> int:
+    """Download files into a folder or a bucket, and print where each of them is.
+
+    Args:
+        urls: What to download; each is saved under the last part of its path.
+        to: Folder, or s3://bucket/prefix, gs://bucket/prefix, az://container/prefix.
+        from_file: File with more URLs, one a line.
+        concurrency: Most downloads at a time.
+        attempts: Most tries for one file.
+        timeout: Seconds that a server may stay silent.
+        overwrite: Download again what is there already with the same size.
+    """
+    try:
+        more = (await asyncio.to_thread(from_file.read_text)).split() if from_file else []
+        store = from_url(to) if "://" in to else await asyncio.to_thread(LocalStore, to, mkdir=True)
+    except (BaseError, OSError, ValueError) as error:
+        print(f"{from_file or to}: {reason(error)}", file=sys.stderr)
+        return 1
+    wanted = [*urls, *more]
+    bars = Progress(
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        redirect_stdout=sys.stdout.isatty(),  # else rich would send the results to stderr
+    )
+    total = bars.add_task("all files", total=len(set(wanted)))
+
+    def show(url: str, state: str, text: str) -> None:
+        if state == "failed":
+            print(f"{url}: {text}", file=sys.stderr)
+        else:
+            print(f"{to}/{text}")
+        bars.advance(total)
+
+    set_on_retry_hooks([lambda t: log.warning("again: %s: %s", t.args[0], reason(t.caused_by))])
+    limits = aiohttp.ClientTimeout(connect=timeout, sock_read=timeout)
+    pool = aiohttp.TCPConnector(limit=0)  # `concurrency` is the limit
+    async with aiohttp.ClientSession(connector=pool, timeout=limits, read_bufsize=2**18) as session:
+        with bars:
+            job = Downloader(session, store, bars, overwrite)
+            states = await job.save_all(wanted, show, concurrency=concurrency, attempts=attempts)
+    log.info(", ".join(f"{count} {state}" for state, count in states.items()))
+    return 1 if states["failed"] else 0

@@ -1,0 +1,200 @@
+"""Checksum every file of a folder tree, in this process or on a fleet of machines: the broker's URL
+alone says where. A task is a plain async function."""
+
+import asyncio
+import hashlib
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from json import dumps, loads
+from pathlib import Path
+from typing import Any
+
+import stamina
+import taskiq
+from cyclopts.types import PositiveFloat, PositiveInt
+from rich.console import Console
+from rich.progress import Progress
+
+log = logging.getLogger(__name__)
+QUEUE = __name__.replace(".", "-")  # on the broker, where other programs have other names
+steadily = stamina.AsyncRetryingCaller(None, None, 0.02, 0.5, 0.05).on(Exception)  # for ever
+
+
+@taskiq.async_shared_broker.task
+async def describe(path: str) -> dict[str, int | str]:
+    """Return the size and checksum of a file. Done twice, as may happen, it does no harm."""
+    digest = hashlib.sha256()
+    with await asyncio.to_thread(open, path, "rb") as file:
+        while chunk := await asyncio.to_thread(file.read, 1 << 20):
+            await asyncio.to_thread(digest.update, chunk)
+    size = (await asyncio.to_thread(os.stat, path)).st_size
+    return {"size": size, "sha256": digest.hexdigest()}
+
+
+async def run(
+    broker: taskiq.AsyncBroker,
+    task: taskiq.AsyncTaskiqDecoratedTask[[str], Coroutine[Any, Any, Any]],
+    items: Iterable[str],
+    report: Callable[[str, Any], object],
+    concurrency: int = 32,
+    attempts: int = 3,
+    result_ttl: float = 3600.0,
+) -> None:
+    """Do `task` for all `items`; report each once, with its result or an exception.
+
+    At most `concurrency` are in flight. One without a good result is submitted `attempts` times.
+    """
+    if not min(concurrency, attempts, result_ttl) > 0:
+        raise ValueError(f"must be positive: {concurrency=}, {attempts=}, {result_ttl=}")
+    turns = iter(items)
+
+    @stamina.retry(on=(RuntimeError, TimeoutError), attempts=attempts, timeout=None)
+    async def result_for(item: str) -> Any:
+        async with asyncio.timeout(result_ttl):
+            job = await steadily(task.kicker().with_broker(broker).kiq, item)
+            result = await steadily(job.get_result)
+            if (me := asyncio.current_task()) and me.cancelling():
+                raise asyncio.CancelledError  # which taskiq takes for an error of the task
+        if result.is_err:
+            raise RuntimeError(f"{type(result.error).__name__}: {result.error}")
+        return result.return_value
+
+    async def work() -> None:
+        for item in turns:  # one iterator for all: 10,000 items do not mean 10,000 waiters
+            try:
+                outcome = await result_for(item)
+            except (RuntimeError, TimeoutError) as error:
+                outcome = error
+            report(item, outcome)
+            await asyncio.sleep(0)  # a task here may never wait, and others want their turn
+
+    async with asyncio.TaskGroup() as group:
+        _ = [group.create_task(work()) for _ in range(concurrency)]
+
+
+class Results(taskiq.AsyncResultBackend[Any]):
+    """Results in a JetStream bucket: those of taskiq-nats may hang when the broker restarts."""
+
+    bucket: Any
+
+    async def set_result(self, task_id: str, result: taskiq.TaskiqResult[Any]) -> None:
+        kept = result.model_dump(mode="json", fallback=str)
+        await steadily(self.bucket.put, task_id, dumps(kept).encode())  # then comes the ack
+
+    async def get_result(self, task_id: str, with_logs: bool = False) -> taskiq.TaskiqResult[Any]:
+        return taskiq.TaskiqResult.model_validate(loads((await self.bucket.get(task_id)).value))
+
+    async def is_result_ready(self, task_id: str) -> bool:
+        return bool(await self.get_result(task_id))
+
+
+@asynccontextmanager
+async def connected(
+    url: str, places: int = 32, result_ttl: float = 3600.0, redeliver: float = 300.0
+) -> AsyncIterator[taskiq.AsyncBroker]:
+    """Connect to the broker at `url`, and disconnect after the block."""
+    broker: Any
+    match url.partition("://")[0]:
+        case "memory":  # a result stays until others push it out: each submitter needs a place
+            broker = taskiq.InMemoryBroker(await_inplace=True, max_stored_results=places)
+        case "nats" | "tls":
+            from nats.js import api
+            from taskiq_nats import PullBasedJetStreamBroker
+
+            async def tell(news: object) -> None:
+                if not broker.client.is_closed:
+                    log.warning("broker: %s", news)
+
+            broker = PullBasedJetStreamBroker(
+                *(url, QUEUE, QUEUE, None, QUEUE),
+                stream_config=api.StreamConfig(retention=api.RetentionPolicy.WORK_QUEUE),
+                consumer_config=api.ConsumerConfig(durable_name=QUEUE, ack_wait=redeliver),
+                pull_consume_timeout=1.0,  # then asks again: a broker that restarts forgets it
+                disconnected_cb=partial(tell, "gone; tasks wait until it is back"),
+                reconnected_cb=partial(tell, "back; the work goes on"),
+                error_cb=tell,
+                max_reconnect_attempts=-1,
+            ).with_result_backend(Results())
+        case "redis" | "rediss":
+            from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
+
+            wait: Any = {"idle_timeout": int(redeliver * 1000), "unacknowledged_lock_timeout": 10}
+            broker = RedisStreamBroker(url, QUEUE, xread_count=1, maxlen=100_000, **wait)
+            broker.result_backend = RedisAsyncResultBackend(url, result_ex_time=int(result_ttl))
+            broker.result_backend.serializer = taskiq.serializers.JSONSerializer()  # not pickle
+        case _:
+            raise ValueError("not memory://, nats://host or redis://host")
+    await asyncio.wait_for(broker.startup(), 10)
+    try:
+        if hasattr(broker, "js"):
+            with suppress(Exception):  # it may be there, with another time to live
+                await broker.js.create_key_value(bucket=QUEUE, ttl=result_ttl)
+            broker.result_backend.bucket = await broker.js.key_value(QUEUE)
+        yield broker
+    finally:
+        await broker.shutdown()
+
+
+async def main(
+    folder: Path = Path(),
+    *,
+    worker: bool = False,
+    broker_url: str = "memory://",
+    concurrency: PositiveInt = 32,
+    attempts: PositiveInt = 3,
+    result_ttl: PositiveFloat = 3600.0,
+    redeliver: PositiveFloat = 300.0,
+) -> int:
+    """Print the size and the checksum of each file of a folder tree, as a line of JSON.
+
+    Args:
+        folder: The folder; with workers, one that all machines see under this name.
+        worker: Do the tasks that others submit, until stopped.
+        broker_url: Where tasks go: memory:// (this process), nats://host or redis://host.
+        concurrency: Most tasks at a time: submitted and not yet done, or done by this worker.
+        attempts: Most tries for one file.
+        result_ttl: Seconds that a result is kept, and waited for.
+        redeliver: Seconds after which a task not yet done is given to another worker.
+    """
+    for library in ("stamina", "taskiq"):  # for a worker's log; here, results tell the same
+        logging.getLogger(library).setLevel(logging.INFO if worker else logging.CRITICAL)
+    failed = dict[str, str]()
+    root = await asyncio.to_thread(folder.resolve)  # the name that other machines know as well
+    walk = os.walk(root, onerror=lambda error: failed.update({str(error.filename): str(error)}))
+    paths = (os.path.join(parent, name) for parent, _, names in walk for name in names)
+    connection = connected(broker_url, concurrency, result_ttl, redeliver)
+    async with AsyncExitStack() as stack:
+        try:
+            broker = await stack.enter_async_context(connection)
+        except Exception as error:  # each broker's library has its own
+            print(f"no broker at {broker_url}: {error!r}", file=sys.stderr)
+            return 1
+        if worker:
+            tasks = taskiq.receiver.Receiver(broker, None, True, concurrency, run_startup=False)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(steadily(tasks.listen, stop := asyncio.Event()))
+                try:
+                    await stop.wait()
+                except asyncio.CancelledError:  # others wait for the tasks begun: finish them
+                    stop.set()
+            return 0
+        found = await asyncio.to_thread(lambda: sorted(filter(os.path.isfile, paths)))
+        bar = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())
+        task = stack.enter_context(bar).add_task("files", total=len(found))
+
+        def report(path: str, result: dict[str, Any] | Exception) -> None:
+            if isinstance(result, Exception):
+                result = {"error": failed.setdefault(path, str(result) or "no result in time")}
+            print(dumps({"path": Path(path).relative_to(root).as_posix(), **result}))
+            bar.advance(task)
+            if bar.disable and bar.tasks[0].completed % max(1, len(found) // 10) == 0:
+                log.info("%d of %d files", bar.tasks[0].completed, len(found))
+
+        await run(broker, describe, found, report, concurrency, attempts, result_ttl)
+    if failed:
+        print(f"{len(failed)} failed: {str(failed)[1:500]}", file=sys.stderr)
+    return min(len(failed), 1)

@@ -1,0 +1,59 @@
+"""Make docs/run.svg: a real run in a new project, as a terminal shows it.
+
+    uv run python tools/picture.py
+
+Renders the default project, runs its suite, plants one bug (a task left running), and runs the suite again.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from cookiecutter.main import cookiecutter
+from rich.console import Console
+from rich.text import Text
+
+TEMPLATE = Path(__file__).resolve().parents[1]
+BUG = """import asyncio
+
+
+async def poll() -> None:
+    while True:
+        await asyncio.sleep(1)
+
+
+async def test_it_polls() -> None:
+    asyncio.create_task(poll())
+"""
+
+
+def shown(console: Console, folder: Path, *command: str) -> None:
+    """Run ``command`` and show it, and what it says, without what differs from machine to machine."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "VIRTUAL_ENV"))}
+    env |= {"COLUMNS": "96", "PY_COLORS": "1", "UV_PYTHON": sys.executable}
+    done = subprocess.run(
+        ["uv", *command], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    said = re.sub(
+        r"(Using --randomly-seed|Using CPython|Creating virtual|Installed|Resolved|Built).*\n", "", done.stdout
+    )
+    console.print(Text.assemble(("$ ", "bold green"), f"uv {' '.join(command)}"))
+    console.print(Text.from_ansi(said.replace(str(folder), "").strip()), end="\n\n")
+
+
+def main() -> None:
+    console = Console(record=True, width=96, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115
+    with TemporaryDirectory() as out:
+        folder = Path(cookiecutter(str(TEMPLATE), no_input=True, output_dir=out))
+        subprocess.run(["uv", "sync", "-q", "--python", sys.executable], cwd=folder, check=True)
+        shown(console, folder, "run", "pytest", "-q")
+        (folder / "tests" / "test_poll.py").write_text(BUG, encoding="utf-8")
+        shown(console, folder, "run", "pytest", "-q", "tests/test_poll.py")
+    console.save_svg(str(TEMPLATE / "docs" / "run.svg"), title="a new project")
+
+
+if __name__ == "__main__":
+    main()
