@@ -45,6 +45,12 @@ def culprit(file: Path) -> str:
     raise ValueError(f"{file.name} names no CULPRIT")
 
 
+def package_of(project: Path) -> str:
+    """The name of a rendered project's one package."""
+    (package,) = (path.parent.name for path in project.glob("src/*/__init__.py"))
+    return package
+
+
 @contextmanager
 def planted(folder: Path, package: str, file: Path) -> Iterator[Path]:
     """The project with the bug in it, and after that again without."""
@@ -104,8 +110,7 @@ def plain_outcome(project: Path, folder: Path, file: Path) -> str:
 
 def guarded_outcome(project: Path, file: Path) -> str:
     """How it ends in a project of this template: only a message that names the culprit counts."""
-    (package,) = (path.parent.name for path in project.glob("src/*/__init__.py"))
-    with planted(project, package, file) as test:
+    with planted(project, package_of(project), file) as test:
         ended, said = outcome(project, tool(project, "python"), test)
     named = "test_planted.py::test_" in said and re.search(culprit(file), said)
     assert ended == "passes" or named, f"{file.name}: nothing in this names {culprit(file)!r}:\n{said}"

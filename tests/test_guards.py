@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import MODES, TEMPLATE, Run, tool
-from .planting import FILES, GREEN, guarded_outcome, outcome, plain_outcome, planted, row
+from .planting import FILES, GREEN, guarded_outcome, outcome, package_of, plain_outcome, planted, row
 
 Project = Callable[[str, str], Path]
 UVLOOP = """import uvloop
@@ -50,8 +50,7 @@ def test_a_planted_bug_turns_the_suite_red_and_is_named(guarded: Callable[[str],
 @each(GREEN)
 def test_what_is_sound_stays_green(guarded: Callable[[str], Path], mode: str, file: Path) -> None:
     folder = guarded(mode)
-    (package,) = (path.parent.name for path in folder.glob("src/*/__init__.py"))
-    with planted(folder, package, file) as test:
+    with planted(folder, package_of(folder), file) as test:
         ended, said = outcome(folder, tool(folder, "python"), test)
     assert ended == "passes", said
 
@@ -60,11 +59,10 @@ def test_what_is_sound_stays_green(guarded: Callable[[str], Path], mode: str, fi
 @pytest.mark.parametrize("file", [file for file in FILES if file.name < "14"], ids=lambda file: file.stem)
 def test_with_uvloop_the_bugs_are_found_too(guarded: Callable[[str], Path], file: Path) -> None:
     folder = guarded("auto")
-    (package,) = (path.parent.name for path in folder.glob("src/*/__init__.py"))
     plugin = folder / "src" / "with_uvloop.py"
     plugin.write_text(UVLOOP, encoding="utf-8")
     try:
-        with planted(folder, package, file) as test:
+        with planted(folder, package_of(folder), file) as test:
             ended, said = outcome(folder, tool(folder, "python"), test, "-p", "with_uvloop")
     finally:
         plugin.unlink()
