@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from importlib.metadata import version
 from typing import Protocol
 
 import pytest
 import pytest_asyncio
+
+import {{ cookiecutter.__package_name }}.__main__ as program
 
 PACKAGE = "{{ cookiecutter.__package_name }}"
 PROGRAM = "{{ cookiecutter.project_slug }}"
@@ -64,35 +66,51 @@ def assert_clean(stderr: str) -> None:
         assert trouble not in stderr, stderr
 
 
-@pytest.fixture(scope="module")
-def told() -> dict[str, tuple[int, str, str]]:
-    """What the program tells, by option, when it does no work; asked all at once, to be quick."""
+@pytest.fixture(scope="module", autouse=True)
+def asked() -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """The program asked for what needs no work: it starts beside the other tests, to be quick."""
     asked = {
         option: subprocess.Popen(
             [*COMMAND, option], env=ENVIRONMENT, stdout=PIPE, stderr=PIPE, encoding="utf-8"
         )
-        for option in ("--help", "--version", "--no-such-option")
+        for option in ("--help", "--no-such-option")
     }
-    told = {option: process.communicate() for option, process in asked.items()}
-    return {option: (asked[option].returncode, *answer) for option, answer in told.items()}
+    yield asked
+    for process in asked.values():
+        process.kill()
+        process.communicate()
 
 
-def test_help_shows_the_program_and_its_options(told: dict[str, tuple[int, str, str]]) -> None:
-    status, stdout, stderr = told["--help"]
-    assert (status, stderr) == (0, "")
+def test_help_shows_the_program_and_its_options(asked: dict[str, subprocess.Popen[str]]) -> None:
+    stdout, stderr = asked["--help"].communicate()
+    assert (asked["--help"].returncode, stderr) == (0, "")
     assert PROGRAM in stdout
     assert f"{PACKAGE.upper()}_" in stdout
 
 
-def test_it_tells_its_version(told: dict[str, tuple[int, str, str]]) -> None:
-    assert told["--version"] == (0, f"{version(PROGRAM)}\n", "")
-
-
-def test_a_bad_option_is_refused_in_one_line(told: dict[str, tuple[int, str, str]]) -> None:
-    status, stdout, stderr = told["--no-such-option"]
-    assert (status, stdout) == (2, "")
+def test_a_bad_option_is_refused_in_one_line(asked: dict[str, subprocess.Popen[str]]) -> None:
+    stdout, stderr = asked["--no-such-option"].communicate()
+    assert (asked["--no-such-option"].returncode, stdout) == (2, "")
     assert stderr.startswith(f"{PROGRAM}: Unknown option: --no-such-option.")
     assert stderr.count("\n") == 1
+
+
+def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.run(["--version"]) == 0
+    assert capsys.readouterr().out == f"{version(PROGRAM)}\n"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
+def test_work_that_a_signal_cancels_ends_with_the_status_of_that_signal(
+    monkeypatch: pytest.MonkeyPatch, signum: signal.Signals
+) -> None:
+    async def main() -> int:
+        signal.raise_signal(signum)
+        await asyncio.Event().wait()
+        return 0
+
+    monkeypatch.setattr(program, "main", main)
+    assert program.run([]) == 128 + signum
 
 
 @pytest.mark.asyncio
