@@ -20,6 +20,7 @@ PACKAGE = "{{ cookiecutter.__package_name }}"
 PROGRAM = "{{ cookiecutter.project_slug }}"
 COMMAND = [sys.executable, "-m", PACKAGE]
 ENVIRONMENT = {**os.environ, "PYTHONUTF8": "1", "COLUMNS": "200"}
+pytestmark = pytest.mark.deadline(60)  # a process starts slowly on a busy machine
 
 
 class Start(Protocol):
