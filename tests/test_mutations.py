@@ -1,4 +1,4 @@
-"""The starters' suites test something: break one promise of a program and its suite turns red."""
+"""The starters' suites test something: break one promise of a program, and the test of that promise turns red."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,25 +7,35 @@ import pytest
 
 from .conftest import Run, tool
 
-# starter, what is broken, the line of app.py as it is, and as it is broken
+# starter, what is broken, the line of app.py as it is, and as it is broken, the tests that notice
 MUTATIONS = [
-    ("api_client", "no bound on requests in flight", "range(min(concurrency, count))", "range(count)"),
-    ("api_client", "no limit for one try", "asyncio.timeout(self.timeout), ", ""),
-    ("api_client", "no retry", "attempts=self.attempts, timeout=None", "attempts=1, timeout=None"),
-    ("api_client", "no deadline", "asyncio.timeout(deadline), ", ""),
-    ("api_client", "no await", "await on_fact(fact)", "on_fact(fact)"),
+    ("api_client", "no bound on requests", "range(min(concurrency, count))", "range(count)", "as_many_requests"),
+    ("api_client", "no limit for one try", "asyncio.timeout(self.timeout), ", "", "failures_are_one_line"),
+    ("api_client", "no retry", "attempts=self.attempts, timeout=None", "attempts=1, timeout=None", "trouble_that_may"),
+    ("api_client", "no deadline", "asyncio.timeout(deadline), ", "", "the_deadline_ends"),
+    ("api_client", "no await", "await on_fact(fact)", "on_fact(fact)", "slow_consumer"),
+    ("chat", "pages of other sites may enter", "[2] != request.host", '[2] == ""', "another_site"),
+    (
+        "chat",
+        "no bound on an outbox",
+        "get_write_buffer_size() <= self.outbox",
+        "get_write_buffer_size() >= 0",
+        "does_not_read",
+    ),
+    ("chat", "no bound on the rate", "times[-1] - times[0] < 1", "times[-1] < times[0]", "too_many_messages"),
+    ("chat", "no goodbye", "app.on_shutdown.append(self._drain)", "app.on_shutdown.clear()", "sends_everybody_away"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("starter", "old", "new"),
+    ("starter", "old", "new", "noticed"),
     [
-        pytest.param(starter, old, new, marks=pytest.mark.xdist_group(f"{starter}-auto"), id=f"{starter}: {promise}")
-        for starter, promise, old, new in MUTATIONS
+        pytest.param(starter, *rest, marks=pytest.mark.xdist_group(f"{starter}-auto"), id=f"{starter}: {promise}")
+        for starter, promise, *rest in MUTATIONS
     ],
 )
 def test_a_broken_promise_turns_the_suite_red(
-    project: Callable[[str, str], Path], run: Run, starter: str, old: str, new: str
+    project: Callable[[str, str], Path], run: Run, starter: str, old: str, new: str, noticed: str
 ) -> None:
     folder = project(starter, "auto")
     (app,) = folder.glob("src/*/app.py")
@@ -33,7 +43,7 @@ def test_a_broken_promise_turns_the_suite_red(
     assert sound.count(old) == 1, "the mutation no longer fits the program"
     app.write_text(sound.replace(old, new), encoding="utf-8")
     try:
-        told = run(folder, tool(folder, "pytest"), "-q", "-x", "--timeout=20", status=1)
+        told = run(folder, tool(folder, "pytest"), "-q", "-x", "-k", noticed, "--timeout=20", status=1)
     finally:
         app.write_text(sound, encoding="utf-8")
     assert "failed" in told or "error" in told
