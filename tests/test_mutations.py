@@ -14,6 +14,12 @@ MUTATIONS = [
     ("api_client", "no retry", "attempts=self.attempts, timeout=None", "attempts=1, timeout=None", "trouble_that_may"),
     ("api_client", "no deadline", "asyncio.timeout(deadline), ", "", "the_deadline_ends"),
     ("api_client", "no await", "await on_fact(fact)", "on_fact(fact)", "slow_consumer"),
+    ("media", "a bomb is decoded", 'simplefilter("error", Image', 'simplefilter("ignore", Image', "bad_ones_named"),
+    ("media", "no second try", "for _ in range(2):", "for _ in range(1):", "gets_a_new_one"),
+    ("media", "half a file stays", "make(source, drafts, size)", "make(source, outputs, size)", "makes_none_if"),
+    ("training", "another order after a resume", "default_rng([start.seed, epoch])", "default_rng()", "very_bytes"),
+    ("training", "a broken file is overwritten", "aside = path.rename(", "aside = path.with_name(", "kept_aside"),
+    ("training", "nothing is saved", "checkpoint.save(path)", "pass", "stopped_again_and_again"),
     ("chat", "pages of other sites may enter", "[2] != request.host", '[2] == ""', "another_site"),
     (
         "chat",
