@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import MagicMock, call, create_autospec
 
@@ -25,7 +26,7 @@ A, B, C = (f"http://example.org/{name}" for name in "abc")
 async def test_each_file_has_its_own_fate(downloader: Downloader, mocker: MockerFixture) -> None:
     fates: dict[str, bool | Exception] = {"a": True, "b": False, "c": aiohttp.InvalidURL(C)}
 
-    def fate(_self: Downloader, _url: str, name: str) -> bool:
+    def fate(_self: Downloader, _url: str, name: str, _look: bool) -> bool:
         if isinstance(fate := fates[name], Exception):
             raise fate
         return fate
@@ -33,7 +34,7 @@ async def test_each_file_has_its_own_fate(downloader: Downloader, mocker: Mocker
     save = mocker.patch.object(Downloader, "save", autospec=True, side_effect=fate)
     states = await downloader.save_all([A, B, C], mocker.stub())
     assert states == {"saved": 1, "present": 1, "failed": 1}
-    assert save.await_args_list == [call(downloader, url, url[-1]) for url in (A, B, C)]
+    assert save.await_args_list == [call(downloader, url, url[-1], False) for url in (A, B, C)]
 
 
 # 2. A list as side_effect: one item for each call. The pauses between the tries are virtual.
@@ -44,6 +45,8 @@ async def test_the_third_try_may_be_the_good_one(
 ) -> None:
     fates = [aiohttp.ClientPayloadError("cut"), aiohttp.ServerDisconnectedError(), True]
     save = mocker.patch.object(Downloader, "save", autospec=True, side_effect=fates)
+    # Where it overwrites, it does not ask the store, whose threads know no virtual clock.
+    downloader = replace(downloader, overwrite=True)
     assert (await downloader.save_all([A], mocker.stub()))["saved"] == 1
     assert save.await_count == 3
     assert 0 < asyncio.get_running_loop().time() < 5
@@ -67,7 +70,7 @@ async def test_a_cancelled_run_cancels_what_it_has_begun(
 ) -> None:
     begun, ended, all_busy = set[str](), set[str](), asyncio.Event()
 
-    async def hang(_self: Downloader, _url: str, name: str) -> bool:
+    async def hang(_self: Downloader, _url: str, name: str, _look: bool) -> bool:
         begun.add(name)
         if len(begun) == 2:
             all_busy.set()
@@ -79,7 +82,8 @@ async def test_a_cancelled_run_cancels_what_it_has_begun(
 
     mocker.patch.object(Downloader, "save", autospec=True, side_effect=hang)
     async with asyncio.TaskGroup() as tasks:
-        run = tasks.create_task(downloader.save_all([A, B, C], mocker.stub(), concurrency=2))
+        two = replace(downloader, concurrency=2)
+        run = tasks.create_task(two.save_all([A, B, C], mocker.stub()))
         await all_busy.wait()
         run.cancel()
     assert run.cancelled()

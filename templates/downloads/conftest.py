@@ -31,10 +31,11 @@ def files() -> dict[str, bytes]:
 def faults() -> defaultdict[str, deque[int | str]]:
     """What goes wrong with the next requests for a path, one fault a request.
 
-    A fault is a status, or one of the words "hang" (no answer), "slow" (an answer after 5 s, and
-    the second half of the body after 5 s more), "stall" (that half when `gate` opens), "cut" (a
-    closed connection in its place), "long" (one byte less than announced), "chunked" (no announced
-    size), "gzip" (compressed, asked or not) and "loop" (a redirect to the same place).
+    A fault is a status, or digits (503, to be tried again after so many seconds), or one of the
+    words "hang" (no answer), "slow" (an answer after 5 s, and the second half of the body after 5 s
+    more), "stall" (that half when `gate` opens), "cut" (a closed connection in its place), "long"
+    (one byte less than announced), "chunked" (no announced size), "gzip" (compressed, asked or not)
+    and "loop" (a redirect to the same place).
     """
     return defaultdict(deque)
 
@@ -81,6 +82,8 @@ async def site(
         fault = faults[request.path].popleft() if faults[request.path] else ""
         if isinstance(fault, int):
             return web.Response(status=fault)
+        if fault.isdecimal():
+            return web.Response(status=503, headers={"Retry-After": fault})
         if body is None:
             raise web.HTTPNotFound
         if fault == "hang":
@@ -168,8 +171,14 @@ def downloader(session: aiohttp.ClientSession, store: ObjectStore, bars: Progres
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a local server that speaks S3, which the environment names too."""
+def local(session: aiohttp.ClientSession, folder: Path, bars: Progress) -> Downloader:
+    """A downloader into the folder."""
+    return Downloader(session, LocalStore(folder), bars)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The address of a local server that speaks S3."""
     try:
         server = import_module("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     except ImportError:
@@ -177,22 +186,18 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         missing("moto is not installed; `uv sync --group s3` does it")
     server.start()
     host, port = server.get_host_and_port()
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "id",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    yield environment["AWS_ENDPOINT_URL"]
+    yield f"http://{host}:{port}"
     server.stop()
 
 
 @pytest_asyncio.fixture
-async def bucket(s3: str, session: aiohttp.ClientSession) -> str:
-    """The address of an empty bucket on the S3 server."""
+async def bucket(s3: str, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty bucket on the S3 server, which the environment names too."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     address = f"{s3}/bucket-{uuid.uuid4()}"
     async with session.put(address) as response:
         response.raise_for_status()

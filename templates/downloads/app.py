@@ -23,7 +23,6 @@ from obstore.store import LocalStore, ObjectStore, from_url
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
-from stamina.instrumentation import set_on_retry_hooks
 
 log = logging.getLogger(__name__)
 PART = 5 * 2**20  # bytes: S3 takes no smaller parts; a download holds about two in memory
@@ -34,26 +33,27 @@ OnResult = Callable[[str, str, str], object]
 
 @dataclass(frozen=True, slots=True)
 class Downloader:
-    """Saves what `session` gets in `store`: what is not there yet, or everything to `overwrite`."""
+    """Saves what `session` gets in `store`, with one of the `bars` for each file on its way."""
 
     session: aiohttp.ClientSession
     store: ObjectStore
-    bars: Progress  # one for each file on its way
+    bars: Progress
+    concurrency: int = 8
+    attempts: int = 5
     overwrite: bool = False
 
-    async def save(self, url: str, name: str) -> bool:
+    async def save(self, url: str, name: str, look: bool = True) -> bool:
         """Save what `url` gives as `name`; return False if it is there in the announced size.
 
-        If it fails (`aiohttp.ClientError`, `OSError`, obstore's `BaseError`) or is cancelled, the
-        store holds what it held before.
+        Without a `look` it is replaced. If it fails (`aiohttp.ClientError`, `OSError`, obstore's
+        `BaseError`) or is cancelled, the store holds what it held before.
         """
         # Compressed on its way, a body would not have the size of the file.
         async with self.session.get(url, headers={"Accept-Encoding": "identity"}) as response:
             response.raise_for_status()
             size = None if "Content-Encoding" in response.headers else response.content_length
             with suppress(FileNotFoundError):
-                there = await finish(obstore.head_async(self.store, name))
-                if there["size"] == size and not self.overwrite:
+                if look and (await finish(obstore.head_async(self.store, name)))["size"] == size:
                     return False
 
             async def pieces() -> AsyncGenerator[bytes]:
@@ -66,30 +66,30 @@ class Downloader:
                     self.bars.remove_task(bar)
 
             async with aclosing(pieces()) as body:
-                small = size is not None and size <= PART  # then it goes in one request
-                data = b"".join([piece async for piece in body]) if small else body
-                part = max(PART, (size or 0) // 10_000 + 1)  # more parts than that S3 does not take
+                data = body if size is None or size > PART else b"".join([it async for it in body])
+                part = max(PART, (size or 0) // 10_000 + 1)  # S3 takes no more parts than that
                 put = obstore.put_async(self.store, name, data, chunk_size=part, max_concurrency=1)
                 await finish(put, response.close)
             return True
 
-    async def save_all(
-        self, urls: Iterable[str], on_result: OnResult, *, concurrency: int = 8, attempts: int = 5
-    ) -> Counter[str]:
+    async def save_all(self, urls: Iterable[str], on_result: OnResult) -> Counter[str]:
         """Save each URL under its `file_name`; count the states: "saved", "present" and "failed".
 
         `on_result` gets a URL, its state, and its name or the reason. One that fails stops no other
         one; the second of one name fails. Raises ValueError if a limit is not positive.
         """
-        if not (concurrency > 0 and attempts > 0):
-            raise ValueError(f"limits must be positive: {concurrency=}, {attempts=}")
+        if min(self.concurrency, self.attempts) < 1:
+            raise ValueError(f"limits must be positive: {self.concurrency=}, {self.attempts=}")
         states: Counter[str] = Counter(saved=0, present=0, failed=0)
         owners: dict[str, str] = {}
         turns = iter(dict.fromkeys(urls))
+        look = not self.overwrite
+        with suppress(BaseError):  # nothing is there in an empty store, so nobody needs to look
+            look = look and bool(await finish(anext(obstore.list(self.store, chunk_size=1), [])))
 
-        @stamina.retry(on=worth_retry, attempts=attempts, timeout=None)  # a big file may take hours
+        @stamina.retry(on=backoff, attempts=self.attempts, timeout=None)
         async def save(url: str, name: str) -> str:
-            return "saved" if await self.save(url, name) else "present"
+            return "saved" if await self.save(url, name, look) else "present"
 
         async def work() -> None:
             for url in turns:  # one iterator for all workers: each takes the next turn
@@ -104,7 +104,7 @@ class Downloader:
                 on_result(url, state, text)
 
         async with asyncio.TaskGroup() as workers:
-            for _ in range(concurrency):
+            for _ in range(self.concurrency):
                 workers.create_task(work())
         return states
 
@@ -133,10 +133,12 @@ def file_name(url: str) -> str:
     return name
 
 
-def worth_retry(error: Exception) -> bool:
-    """Say if the same request may succeed later."""
+def backoff(error: Exception) -> bool | float:
+    """Say if `error` is worth another try: no, yes (after a jittered pause), or in n seconds."""
     if isinstance(error, aiohttp.ClientResponseError):
-        return error.status == 429 or error.status >= 500
+        after = error.headers.get("Retry-After", "") if error.headers else ""
+        pause = min(float(after), 600.0) if after.isdecimal() else True  # nobody waits for hours
+        return (error.status == 429 or error.status >= 500) and pause
     return isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError)
 
 
@@ -175,26 +177,24 @@ async def main(
         print(f"{from_file or to}: {reason(error)}", file=sys.stderr)
         return 1
     wanted = [*urls, *more]
-    bars = Progress(
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        redirect_stdout=sys.stdout.isatty(),  # else rich would send the results to stderr
-    )
+    # rich draws on stderr, and may take over stdout only where both are the same screen.
+    screen, same = sys.stderr.isatty(), sys.stdout.isatty()
+    bars = Progress(console=Console(stderr=True), disable=not screen, redirect_stdout=same)
     total = bars.add_task("all files", total=len(set(wanted)))
 
     def show(url: str, state: str, text: str) -> None:
-        if state == "failed":
-            print(f"{url}: {text}", file=sys.stderr)
-        else:
-            print(f"{to}/{text}")
+        line = f"{url}: {text}" if state == "failed" else f"{to}/{text}"
+        print(line, file=sys.stderr if state == "failed" else sys.stdout)
         bars.advance(total)
 
-    set_on_retry_hooks([lambda t: log.warning("again: %s: %s", t.args[0], reason(t.caused_by))])
+    stamina.instrumentation.set_on_retry_hooks(
+        [lambda t: log.warning("in %.1f s: %s: %s", t.wait_for, t.args[0], reason(t.caused_by))]
+    )
     limits = aiohttp.ClientTimeout(connect=timeout, sock_read=timeout)
     pool = aiohttp.TCPConnector(limit=0)  # `concurrency` is the limit
     async with aiohttp.ClientSession(connector=pool, timeout=limits, read_bufsize=2**18) as session:
         with bars:
-            job = Downloader(session, store, bars, overwrite)
-            states = await job.save_all(wanted, show, concurrency=concurrency, attempts=attempts)
+            job = Downloader(session, store, bars, concurrency, attempts, overwrite)
+            states = await job.save_all(wanted, show)
     log.info(", ".join(f"{count} {state}" for state, count in states.items()))
     return 1 if states["failed"] else 0
