@@ -17,7 +17,16 @@ from multidict import CIMultiDict
 from obstore.store import ObjectStore, from_url
 from pytest_mock import MockerFixture
 
-from app import GRACE, PART, Downloader, backoff, file_name, finish, main, reason
+from app import (
+    GRACE,
+    PART,
+    Downloader,
+    backoff,
+    file_name,
+    finish,
+    main,
+    reason,
+)
 
 Offer = Callable[..., str]
 BIG = 2 * PART + 1  # bytes: three parts
