@@ -16,6 +16,7 @@ TEMPLATE = Path(__file__).resolve().parents[1]
 QUESTIONS: dict[str, Any] = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
 STARTERS: list[str] = QUESTIONS["starter"]
 MODES: list[str] = QUESTIONS["asyncio_mode"]
+WHO = ("-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false")  # git's author, in tests
 
 
 class Render(Protocol):
@@ -107,7 +108,6 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (TEMPLATE / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(TEMPLATE / name, folder / name)
-    who = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
-    for command in (["init", "-q", "-b", "main"], ["add", "-A"], [*who, "commit", "-qm", "all"]):
+    for command in (["init", "-q", "-b", "main"], ["add", "-A"], [*WHO, "commit", "-qm", "all"]):
         subprocess.run(["git", *command], cwd=folder, check=True)
     return folder

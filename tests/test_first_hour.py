@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Render, Run, tool
+from .conftest import WHO, Render, Run, tool
 
-WHO = ("-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false")
 pytestmark = pytest.mark.xdist_group("first hour")
 APP = '''"""Say hello."""
 

@@ -41,6 +41,22 @@ def test_mypy_has_nothing_to_say(project: Project, run: Run, starter: str, mode:
     run(folder, tool(folder, "mypy"))
 
 
+@PROJECTS
+def test_nothing_is_called_that_windows_does_not_have(project: Project, run: Run, starter: str, mode: str) -> None:
+    folder = project(starter, mode)
+    run(folder, tool(folder, "mypy"), "--platform", "win32")
+
+
+@pytest.mark.xdist_group("api_client-auto")
+def test_a_call_that_windows_does_not_have_is_found(project: Project, run: Run, tmp_path: Path) -> None:
+    folder = project("api_client", "auto")
+    culprit = tmp_path / "culprit.py"
+    culprit.write_text("import os\n\nos.mkfifo('pipe')\n", encoding="utf-8")
+    config = ("--config-file", folder / "pyproject.toml", "--platform")
+    run(folder, tool(folder, "mypy"), *config, "linux", culprit)
+    assert "culprit.py:3" in run(folder, tool(folder, "mypy"), *config, "win32", culprit, status=1)
+
+
 @pytest.mark.xdist_group("api_client-auto")
 def test_mypy_finds_a_forgotten_await(project: Project, run: Run, tmp_path: Path) -> None:
     folder = project("api_client", "auto")

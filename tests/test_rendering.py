@@ -77,6 +77,24 @@ def test_the_readme_names_every_file(default: Path) -> None:
         assert f"`{name}`" in readme or f"`{Path(name).name}`" in readme, name
 
 
+def test_the_tree_in_the_templates_readme_is_the_projects(default: Path) -> None:
+    readme = (TEMPLATE / "README.md").read_text(encoding="utf-8")
+    (tree,) = re.findall(r"^```text\nmy-project/\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    shown, folders = set[str](), list[str]()
+    for line in tree.splitlines():
+        depth, names = line.index("─") // 4, line[line.index("─") + 3 :].split("  ")
+        folders = folders[:depth]
+        for name in filter(None, (part for text in names for part in text.split(", "))):
+            if re.fullmatch(r"[\w./-]+", name) and ("." in name or name == "LICENSE" or name.endswith("/")):
+                shown.add("".join(folders) + name)
+                folders += [name] if name.endswith("/") else []
+    made = {name.replace("my_async_project", "my_project") for name in files(default)}
+    for name in shown:
+        assert any(it == name or it.startswith(name) for it in made), f"{name} is in the tree, but not in a project"
+    for name in made:
+        assert any(it == name or (it.endswith("/") and name.startswith(it)) for it in shown), f"{name} is missing"
+
+
 def test_every_file_name_is_legal_on_windows(default: Path) -> None:
     in_git = subprocess.run(["git", "ls-files"], cwd=TEMPLATE, capture_output=True, text=True, check=True).stdout
     for name in [*in_git.splitlines(), *files(default)]:

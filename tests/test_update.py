@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Run
+from .conftest import WHO, Run
 
 CRUFT = (sys.executable, "-m", "cruft")
-WHO = ("-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false")
 
 
 def commit(folder: Path, run: Run, message: str) -> None:

@@ -1,7 +1,6 @@
 """Turn a folder of pictures and sounds into thumbnails, edge maps and levelled sounds.
 
-Worker processes do it, so the event loop stays free. To add a kind of file, see `KINDS`.
-"""
+Worker processes do it: the event loop stays free. To add a kind of file, see `KINDS`."""
 
 import asyncio
 import os
@@ -16,6 +15,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from multiprocessing import Pipe, connection, get_context
 from pathlib import Path
 from shutil import rmtree
+from typing import Any
 
 import numpy as np
 import soundfile  # type: ignore[import-untyped]
@@ -102,7 +102,7 @@ def convert(job: Job) -> tuple[bool, str]:
         return False, f"{type(error).__name__}: {error}"
 
 
-def set_up(scratch: Path, lifeline: connection.Connection) -> None:
+def set_up(scratch: Path, lifeline: Any) -> None:
     """Make this process a worker, which ends when the other end of `lifeline` closes or dies."""
 
     def end() -> None:
@@ -116,7 +116,7 @@ def set_up(scratch: Path, lifeline: connection.Connection) -> None:
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
-def begin(scratch: Path, lifeline: connection.Connection) -> ProcessPoolExecutor:
+def begin(scratch: Path, lifeline: Any) -> ProcessPoolExecutor:
     """Start a pool of one process: when it dies, we know of which file. This blocks."""
     pool = ProcessPoolExecutor(1, get_context("spawn"), set_up, (scratch, lifeline))
     if sys.platform != "win32":  # Ctrl-C reaches the process too, before it has been set up

@@ -255,12 +255,13 @@ async def test_a_training_can_be_cancelled_at_each_of_its_awaits(
     puppets[-1].die(0)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
 @pytest.mark.asyncio
 async def test_the_mask_that_keeps_signals_from_the_worker_stays_out_of_this_thread(
     path: Path, puppet: Puppet, signum: signal.Signals
 ) -> None:
+    if sys.platform == "win32":
+        pytest.skip("Windows has no such signals")
     masks: list[set[int]] = []
     start = puppet.process.start.side_effect
 
