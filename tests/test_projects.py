@@ -41,9 +41,11 @@ def test_mypy_has_nothing_to_say(project: Project, run: Run, starter: str, mode:
     run(folder, tool(folder, "mypy"))
 
 
-@PROJECTS
-def test_nothing_is_called_that_windows_does_not_have(project: Project, run: Run, starter: str, mode: str) -> None:
-    folder = project(starter, mode)
+@pytest.mark.parametrize(
+    "starter", [pytest.param(name, marks=pytest.mark.xdist_group(f"{name}-strict"), id=name) for name in STARTERS]
+)
+def test_nothing_is_called_that_windows_does_not_have(project: Project, run: Run, starter: str) -> None:
+    folder = project(starter, "strict")
     run(folder, tool(folder, "mypy"), "--platform", "win32")
 
 
