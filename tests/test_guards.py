@@ -80,14 +80,18 @@ def test_the_readme_says_how_the_bug_ends_without_the_guards(
 
 
 def test_the_guards_stand_alone(project: Project, run: Run) -> None:
-    """Delete conftest.py, and a suite that uses none of its tools runs on plain pytest-asyncio."""
+    """Delete conftest.py and guards/, and a suite that uses none of its tools runs on plain pytest-asyncio."""
     folder = project("api_client", "auto")
-    guards, kept = folder / "conftest.py", folder / "kept.txt"
+    guards, kept = (folder / "conftest.py", folder / "guards"), folder / "kept"
     alone = folder / "tests" / "test_alone.py"
     alone.write_text("async def test_alone() -> None: ...\n", encoding="utf-8")
-    guards.rename(kept)
+    kept.mkdir()
+    for path in guards:
+        path.rename(kept / path.name)
     try:
         assert "1 passed" in run(folder, tool(folder, "pytest"), "-q", alone)
     finally:
-        kept.rename(guards)
+        for path in guards:
+            (kept / path.name).rename(path)
+        kept.rmdir()
         alone.unlink()

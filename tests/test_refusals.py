@@ -85,6 +85,7 @@ REFUSED = [
     (SLUG, "aiohttp", "use themselves"),
     (SLUG, "pytest-asyncio", "use themselves"),
     (SLUG, "tests", "use themselves"),
+    (SLUG, "guards", "use themselves"),
 ]
 
 

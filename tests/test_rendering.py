@@ -14,10 +14,12 @@ from cookiecutter.main import cookiecutter
 from .conftest import MODES, QUESTIONS, STARTERS, TEMPLATE, Render, Run
 
 FILES = """
-.gitattributes .github/dependabot.yml .github/workflows/ci.yml .gitignore .pre-commit-config.yaml AGENTS.md CHANGELOG.md
-LICENSE README.md conftest.py pyproject.toml src/PACKAGE/__init__.py src/PACKAGE/__main__.py src/PACKAGE/app.py
+.gitattributes .github/dependabot.yml .github/workflows/ci.yml .gitignore .pre-commit-config.yaml AGENTS.md
+CHANGELOG.md LICENSE README.md conftest.py guards/__init__.py guards/cancellation.py guards/loops.py
+guards/watchdog.py pyproject.toml src/PACKAGE/__init__.py src/PACKAGE/__main__.py src/PACKAGE/app.py
 src/PACKAGE/py.typed tests/conftest.py tests/test_app.py tests/test_main.py tests/test_mocks.py
 """.split()
+GUARDS = [name for name in FILES if name.startswith("guards/")]
 MARKER = "@pytest.mark.asyncio\n"
 
 
@@ -51,7 +53,8 @@ def test_the_starter_arrives_byte_for_byte(render: Render, starter: str, mode: s
             source = source.replace(MARKER, "") if mode == "auto" else source
         where = "src/exact" if name == "app.py" else "tests"
         assert (project / where / name).read_text(encoding="utf-8") == source
-    assert (project / "conftest.py").read_bytes() == (TEMPLATE / "templates" / "conftest.py").read_bytes()
+    for guard in ("conftest.py", *GUARDS):
+        assert (project / guard).read_bytes() == (TEMPLATE / "templates" / guard).read_bytes()
 
 
 @pytest.mark.parametrize(("starter", "mode"), list(product(STARTERS, MODES)))

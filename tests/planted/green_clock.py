@@ -71,6 +71,28 @@ async def test_sockets_of_this_process() -> None:
     assert asyncio.get_running_loop().time() == 5
 
 
+@pytest.mark.shuffled(10)
+@pytest.mark.asyncio
+async def test_a_sockets_own_callbacks_keep_their_place() -> None:
+    """However the tasks take turns: a connection is not used before the loop has finished with opening it."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readline())
+        writer.close()
+        await writer.wait_closed()
+
+    async def ask(address: tuple[str, int]) -> None:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"hello\n")
+        assert await reader.read() == b"hello\n"
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server, asyncio.TaskGroup() as group:
+        for _ in range(8):
+            group.create_task(ask(server.sockets[0].getsockname()))
+
+
 @pytest.mark.shuffled(4)
 @pytest.mark.asyncio
 async def test_a_shuffled_loop_keeps_contexts_queues_and_locks() -> None:

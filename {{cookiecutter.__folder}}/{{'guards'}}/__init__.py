@@ -1,0 +1,1 @@
+{% include "guards/__init__.py" -%}

@@ -1,0 +1,1 @@
+{% include "guards/loops.py" -%}

@@ -1,0 +1,1 @@
+{% include "guards/watchdog.py" -%}
