@@ -1,4 +1,4 @@
-"""A file read on the loop, in the package."""
+"""A blocking call in the package: a file is read."""
 
 from importlib import import_module
 

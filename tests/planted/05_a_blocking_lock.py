@@ -1,4 +1,4 @@
-"""A lock waited for on the loop, in the package."""
+"""A blocking call in the package: a lock is waited for."""
 
 import threading
 from importlib import import_module

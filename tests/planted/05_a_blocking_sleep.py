@@ -1,4 +1,4 @@
-"""A blocking sleep in the package."""
+"""A blocking call in the package: a sleep."""
 
 import time
 from importlib import import_module

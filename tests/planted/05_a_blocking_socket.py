@@ -1,4 +1,4 @@
-"""A blocking socket in the package."""
+"""A blocking call in the package: a socket connects."""
 
 import socket
 from importlib import import_module

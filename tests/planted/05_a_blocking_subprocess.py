@@ -1,4 +1,4 @@
-"""A blocking subprocess in the package."""
+"""A blocking call in the package: a subprocess runs."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A typo on a mock, which has no spec."""
+"""A mock without a spec, on which a typo passes."""
 
 from unittest.mock import AsyncMock
 

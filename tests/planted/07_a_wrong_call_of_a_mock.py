@@ -1,4 +1,4 @@
-"""Wrong arguments for a mock, which has no spec."""
+"""A mock without a spec, on which wrong arguments pass."""
 
 from unittest.mock import MagicMock
 

@@ -1,4 +1,4 @@
-"""An aiohttp server left open."""
+"""A server left open, aiohttp's."""
 
 import pytest
 from aiohttp import web

@@ -69,7 +69,7 @@ async def test_never_awaited() -> None:
     fail()
 
 
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.asyncio
 async def test_left_open() -> None:
     await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)

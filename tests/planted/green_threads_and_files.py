@@ -18,6 +18,10 @@ async def log_something() -> None:
     log.warning("logged on the loop, by the package")
 
 
+async def sleep_in_a_thread() -> None:
+    await asyncio.to_thread(time.sleep, 0.01)
+
+
 async def import_something() -> None:
     import_module("xmlrpc.server")
     import_module("slow_to_import")
@@ -34,7 +38,7 @@ def log_file(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.asyncio
 async def test_a_blocking_call_in_a_thread() -> None:
-    await asyncio.to_thread(time.sleep, 0.01)
+    await import_module("app.planted").sleep_in_a_thread()
 
 
 @pytest.mark.asyncio
