@@ -1,0 +1,17 @@
+"""A test that hangs and, once it is cancelled, fails with another error."""
+
+import asyncio
+
+import pytest
+
+CULPRIT = r"no end after 0.3 s(.|\n)*await ready.wait\(\)\n"
+
+
+@pytest.mark.deadline(0.3)  # instead of 10 s, to be quick
+@pytest.mark.asyncio
+async def test_it_gets_ready() -> None:
+    ready = asyncio.Event()
+    try:
+        await ready.wait()
+    finally:
+        assert ready.is_set()
