@@ -18,7 +18,7 @@ BEGIN, END = "<!-- bug table: begin -->\n", "<!-- bug table: end -->\n"
 def main() -> None:
     with TemporaryDirectory() as out:
         project = Path(cookiecutter(str(TEMPLATE), no_input=True, output_dir=out))
-        subprocess.run(["uv", "sync", "-q", "--python", sys.executable], cwd=project, check=True)
+        subprocess.run(["uv", "sync", "-q", "--compile-bytecode", "--python", sys.executable], cwd=project, check=True)
         rows = ["| planted bug | `asyncio_mode = auto` alone | with the guards |", "|---|---|---|"]
         for file in FILES:
             plain = plain_outcome(project, Path(out) / "plain", file)
