@@ -4,11 +4,10 @@ happen whole or not at all. Amounts are integers, in the currency's smallest uni
 import asyncio
 import logging
 import random
-import sqlite3
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from operator import methodcaller
+from functools import partial
 from typing import Annotated, NamedTuple
 from uuid import uuid4
 
@@ -16,26 +15,28 @@ import sqlalchemy as sa
 from cyclopts import Parameter, types, validators
 from rich.console import Console
 from rich.progress import Progress
-from sqlalchemy import Column, ForeignKey
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 log = logging.getLogger(__name__)
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+PG_LOCK = "SELECT pg_advisory_xact_lock(1)"  # else programs that start at once make tables at once
 SQLITE_SETTINGS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON"
+column = partial(sa.Column, nullable=False)
+party = partial(sa.ForeignKey, "accounts.name", deferrable=True, initially="DEFERRED")
 ACCOUNTS = sa.Table(
     "accounts",
     sa.MetaData(),
-    Column("name", sa.String, primary_key=True),
-    Column("balance", sa.BigInteger, sa.CheckConstraint("balance BETWEEN 0 AND 1e15")),
+    column("name", sa.String, primary_key=True),
+    column("balance", sa.BigInteger, sa.CheckConstraint("balance BETWEEN 0 AND 1e15")),
 )
 TRANSFERS = sa.Table(
     "transfers",  # their ids are a variant: SQLite numbers by itself what is called INTEGER
     ACCOUNTS.metadata,
-    Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
-    Column("reference", sa.String, unique=True),
-    Column("payer", ForeignKey("accounts.name", deferrable=True, initially="DEFERRED"), index=True),
-    Column("payee", ForeignKey("accounts.name", deferrable=True, initially="DEFERRED"), index=True),
-    Column("amount", sa.BigInteger),
+    column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    column("reference", sa.String, unique=True),
+    column("payer", party(), index=True),
+    column("payee", party(), index=True),
+    column("amount", sa.BigInteger),
 )
 
 
@@ -86,17 +87,15 @@ class Ledger:
         """Make a transfer; raise `RefusedError` if it cannot be, ValueError if it is absurd."""
         if not 1 <= order.amount <= 10**15 or order.payer == order.payee:
             raise ValueError(f"not a transfer: {order}")
-        changes = {order.payer: -order.amount, order.payee: order.amount}
-        change = sa.update(ACCOUNTS).where(ACCOUNTS.c.name == sa.bindparam("account"))
-        change = change.values(balance=ACCOUNTS.c.balance + sa.bindparam("change"))
+        changes = sorted([(order.payer, -order.amount), (order.payee, order.amount)])
+        change = sa.text("UPDATE accounts SET balance = balance + :change WHERE name = :account")
         refusal: RefusedError = DuplicateError(f"made before: {order.reference}")
         try:
             async with self.transaction() as connection:
                 await connection.execute(sa.insert(TRANSFERS), order._asdict())
                 refusal = RefusedError(f"{order.payer} cannot pay {order.amount}")
                 # The database adds, so no update is lost; in the order of names, so no deadlock.
-                rows = [{"account": name, "change": changes[name]} for name in sorted(changes)]
-                await connection.execute(change, rows)
+                await connection.execute(change, [{"account": a, "change": c} for a, c in changes])
                 refusal = RefusedError(f"no account of {order.payer} or {order.payee}")
         except RefusedError as error:
             raise refusal from error
@@ -110,14 +109,14 @@ class Ledger:
     async def statement(self, account: str, *, page: int = 500) -> AsyncIterator[Transfer]:
         """Yield the transfers of `account` so far, newest first, reading `page` rows at a time."""
         mine = sa.or_(TRANSFERS.c.payer == account, TRANSFERS.c.payee == account)
-        query = sa.select(TRANSFERS).where(mine).order_by(TRANSFERS.c.id.desc()).limit(page)
+        query = sa.select(TRANSFERS).where(mine).order_by(TRANSFERS.c.id.desc()).limit(max(1, page))
         before = sys.maxsize
         while before:
             async with self.transaction() as connection:  # none is held while the caller has a row
                 rows = (await connection.execute(query.where(TRANSFERS.c.id < before))).all()
             for row in rows:
                 yield Transfer(*row[1:])
-            before = rows[-1].id if len(rows) == page else 0
+            before = rows[-1].id if rows and len(rows) >= page else 0
 
 
 @asynccontextmanager
@@ -128,6 +127,8 @@ async def open_ledger(url: str, *, pool: int = 5, patience: float = 30.0) -> Asy
     try:
         parts = sa.make_url(url)
         lite = parts.get_backend_name() == "sqlite"
+        if lite and parts.database in (None, "", ":memory:"):
+            raise ValueError("a database in memory is lost with its connection")
         engine = await asyncio.to_thread(
             create_async_engine,  # in a thread: it imports the driver
             parts.set(drivername=DRIVERS.get(parts.drivername, parts.drivername)),
@@ -137,14 +138,14 @@ async def open_ledger(url: str, *, pool: int = 5, patience: float = 30.0) -> Asy
             pool_pre_ping=not lite,  # connect anew after a restart of the server
         )
         if lite:
-            settings = methodcaller("executescript", SQLITE_SETTINGS)
-            sa.event.listen(engine.sync_engine, "connect", lambda c, _: c.run_async(settings))
-            sa.event.listen(engine.sync_engine, "invalidate", lambda c, *_: c.rollback())  # unlock
-            await asyncio.to_thread(lambda: sqlite3.connect(parts.database or "", uri=True).close())
-    except (sa.exc.SQLAlchemyError, sqlite3.Error, ImportError, TypeError, ValueError) as error:
+            on = partial(sa.event.listen, engine.sync_engine)
+            on("connect", lambda c, _: c.run_async(lambda raw: raw.executescript(SQLITE_SETTINGS)))
+            on("invalidate", lambda c, *_: c.rollback())  # or it keeps its lock
+    except (sa.exc.SQLAlchemyError, ImportError, TypeError, ValueError) as error:
         raise UnavailableError(f"cannot use this database URL: {error}") from error
     try:
         async with Ledger(engine, patience).transaction() as connection:
+            await connection.exec_driver_sql("BEGIN IMMEDIATE" if lite else PG_LOCK)
             await connection.run_sync(TRANSFERS.metadata.create_all)
         yield Ledger(engine, patience)
     finally:
@@ -169,22 +170,21 @@ async def main(
     names = [f"account {n:04}" for n in range(1, accounts + 1)]
     bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
     task = bar.add_task("transfers", total=transfers)
-    turns, made, status = iter(range(transfers)), 0, 1
+    turns, made = iter(range(transfers)), 0
 
     async def work(ledger: Ledger) -> None:
         nonlocal made
         for _ in turns:  # one iterator for all workers: each takes the next turn
             payer, payee = random.sample(names, 2)
-            amount = random.randint(1, 50_00)  # noqa: S311 - no secret
+            order = Transfer(uuid4().hex, payer, payee, random.randint(1, 50_00))  # noqa: S311
             with suppress(RefusedError):
-                await ledger.transfer(Transfer(uuid4().hex, payer, payee, amount))
+                await ledger.transfer(order)
                 made += 1
             bar.advance(task)
 
     try:
         async with open_ledger(database_url, pool=concurrency) as ledger:
-            known = await ledger.balances()
-            await ledger.open_accounts({name: 100_00 for name in names if name not in known})
+            await ledger.open_accounts(dict.fromkeys({*names} - {*await ledger.balances()}, 100_00))
             log.info("%d transfers between %d accounts", transfers, accounts)
             with bar:
                 async with asyncio.TaskGroup() as workers:
@@ -194,7 +194,7 @@ async def main(
         for name, balance in [*balances.items(), ("total", sum(balances.values()))]:
             print(f"{name:12} {balance / 100:14,.2f}")
         log.info("%d of %d transfers made", made, transfers)
-        status = 0
+        return 0
     except* (UnavailableError, RefusedError) as errors:  # from open_ledger, or from the workers
         print(errors.exceptions[0], file=sys.stderr)
-    return status
+    return 1
