@@ -200,6 +200,8 @@ def blockbuster() -> BlockBuster:
     for function in blockbuster.functions.values():
         function.can_block_in("logging/__init__.py", "handle")
         function.can_block_in("<frozen importlib._bootstrap>", "_find_and_load")
+        # asyncpg looks for TLS files in the home folder, each time it connects over TCP.
+        function.can_block_in("asyncpg/connect_utils.py", "_parse_connect_dsn_and_args")
     return blockbuster
 
 
