@@ -4,6 +4,7 @@ happen whole or not at all. Amounts are integers, in the currency's smallest uni
 import asyncio
 import logging
 import random
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -121,14 +122,12 @@ class Ledger:
 
 @asynccontextmanager
 async def open_ledger(url: str, *, pool: int = 5, patience: float = 30.0) -> AsyncIterator[Ledger]:
-    """Open the ledger in a database, over at most `pool` connections (SQLite: one)."""
+    """Open the ledger, over at most `pool` connections (SQLite: one); many may do so at once."""
     if not (pool > 0 and patience > 0):
         raise ValueError(f"limits must be positive: {pool=}, {patience=}")
     try:
         parts = sa.make_url(url)
         lite = parts.get_backend_name() == "sqlite"
-        if lite and parts.database in (None, "", ":memory:"):
-            raise ValueError("a database in memory is lost with its connection")
         engine = await asyncio.to_thread(
             create_async_engine,  # in a thread: it imports the driver
             parts.set(drivername=DRIVERS.get(parts.drivername, parts.drivername)),
@@ -141,7 +140,8 @@ async def open_ledger(url: str, *, pool: int = 5, patience: float = 30.0) -> Asy
             on = partial(sa.event.listen, engine.sync_engine)
             on("connect", lambda c, _: c.run_async(lambda raw: raw.executescript(SQLITE_SETTINGS)))
             on("invalidate", lambda c, *_: c.rollback())  # or it keeps its lock
-    except (sa.exc.SQLAlchemyError, ImportError, TypeError, ValueError) as error:
+            await asyncio.to_thread(lambda: sqlite3.connect(parts.database or "", uri=True).close())
+    except (sa.exc.SQLAlchemyError, sqlite3.Error, ImportError, TypeError, ValueError) as error:
         raise UnavailableError(f"cannot use this database URL: {error}") from error
     try:
         async with Ledger(engine, patience).transaction() as connection:

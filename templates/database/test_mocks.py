@@ -213,3 +213,6 @@ async def test_an_error_of_the_workers_is_told_once_and_in_one_line(
     fake.transfer.side_effect = [RefusedError("no money"), UnavailableError("the server has gone")]
     assert await main(transfers=5, concurrency=1) == 1
     assert capsys.readouterr() == ("", "the server has gone\n")
+    fake.open_accounts.side_effect = RefusedError("another program was faster")
+    assert await main() == 1
+    assert capsys.readouterr() == ("", "another program was faster\n")
