@@ -39,6 +39,8 @@ def server_url() -> Iterator[str]:
             pytest.skip(reason)
         server = get_server(Path(folder, "data"), cleanup_mode="delete")
         try:
+            # Nobody needs these data after a power cut: do not wait for the disk.
+            server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
             yield server.get_uri()
         finally:
             server.cleanup()
@@ -184,7 +186,7 @@ def script() -> deque[web.Response | str]:
 
 
 @pytest.fixture
-def asked() -> list[tuple[str, float]]:
+def seen() -> list[tuple[str, float]]:
     """The pages that the API was asked for, and when."""
     return []
 
@@ -199,14 +201,14 @@ def busy() -> asyncio.Event:
 async def api_url(
     pages: list[list[object]],
     script: deque[web.Response | str],
-    asked: list[tuple[str, float]],
+    seen: list[tuple[str, float]],
     busy: asyncio.Event,
 ) -> AsyncIterator[str]:
     """The API, listening on a free port."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         number = int(request.query.get("page", "1"))
-        asked.append((str(number), asyncio.get_running_loop().time()))
+        seen.append((str(number), asyncio.get_running_loop().time()))
         item = script.popleft() if script else ""
         if isinstance(item, web.Response):
             return item

@@ -105,11 +105,11 @@ async def test_csv_and_ndjson_give_the_same_table(
 
 @pytest.mark.asyncio
 async def test_an_api_gives_the_same_table(
-    api_url: str, asked: list[tuple[str, float]], load_sqlite: Load, sqlite_url: str
+    api_url: str, seen: list[tuple[str, float]], load_sqlite: Load, sqlite_url: str
 ) -> None:
     assert await load_sqlite(api_url) == 0
     assert await sold(sqlite_url) == SOLD
-    assert [page for page, _ in asked] == ["1", "2", "3"]
+    assert [page for page, _ in seen] == ["1", "2", "3"]
 
 
 @pytest.mark.asyncio
@@ -272,7 +272,7 @@ async def test_after_a_failure_too_the_next_run_comes_to_the_same_end(
 async def test_a_load_goes_on_with_the_page_behind_the_rows_that_were_saved(
     api_url: str,
     pages: list[list[object]],
-    asked: list[tuple[str, float]],
+    seen: list[tuple[str, float]],
     database_url: str,
     load: Load,
     rejects: Path,
@@ -285,7 +285,7 @@ async def test_a_load_goes_on_with_the_page_behind_the_rows_that_were_saved(
     pages[2].append("bad")
     assert await load(api_url) == 0
     assert await sold(database_url) == SOLD[6:]
-    assert [page for page, _ in asked] == ["1", "2", "3", "3"]
+    assert [page for page, _ in seen] == ["1", "2", "3", "3"]
     assert [line for line, _, _ in refused(rejects)] == [2, 8]
 
 

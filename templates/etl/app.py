@@ -1,7 +1,5 @@
 """Load sales from a paged API, an NDJSON or a CSV file into a database: none lost, none twice.
-
-The next run goes on where one was killed. To load something else, change `Sale` and `SALES`.
-"""
+The next run goes on where one was killed. To load something else, change `Sale` and `SALES`."""
 
 import asyncio
 import csv
@@ -176,9 +174,11 @@ async def main(
 
     try:
         engine = await asyncio.to_thread(create_async_engine, database_url, poolclass=sa.NullPool)
+        if engine.name == "sqlite":
+            sqlite3.register_adapter(date, str)
+            await asyncio.to_thread(lambda: sqlite3.connect(engine.url.database or "").close())
         async with ClientSession(timeout=PATIENCE) as session, engine.connect() as connection:
             if engine.name == "sqlite":
-                sqlite3.register_adapter(date, str)
                 await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
                 await connection.exec_driver_sql("PRAGMA synchronous=NORMAL")
             await connection.run_sync(META.create_all)
@@ -195,6 +195,6 @@ async def main(
                 await pipeline(first, read, partial(in_thread, check, name), load, buffer=buffer)
         print(status.status)
         return 0
-    except* (ClientError, sa.exc.SQLAlchemyError, OSError, ImportError) as errors:
+    except* (ClientError, sa.exc.SQLAlchemyError, sqlite3.Error, OSError, ImportError) as errors:
         print(f"{source}: {errors.exceptions[0]}".splitlines()[0], file=sys.stderr)
     return 1
