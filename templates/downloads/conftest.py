@@ -18,7 +18,7 @@ from aiohttp.test_utils import TestServer
 from obstore.store import LocalStore, MemoryStore, ObjectStore
 from rich.progress import Progress
 
-from app import Downloader
+from app import PART, Downloader
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def failing_args(offer: Callable[..., str], site: TestServer, folder: Path) -> l
 @pytest.fixture
 def busy_args(offer: Callable[..., str], folder: Path) -> list[str]:
     """Arguments with which it waits for the second half of a file."""
-    return [offer("/a.txt", b"text", "stall"), "--to", str(folder)]
+    return [offer("/a.bin", bytes(4 * PART), "stall"), "--to", str(folder)]
 
 
 @pytest.fixture

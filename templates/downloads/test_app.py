@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 from multidict import CIMultiDict
+from obstore.exceptions import BaseError
 from obstore.store import ObjectStore, from_url
 from pytest_mock import MockerFixture
 
@@ -203,7 +204,7 @@ async def test_a_site_says_when_to_come_again_and_the_log_why(
 ) -> None:
     url = offer("/a.txt", b"text", asked)
     assert await main(url, to=str(folder)) == 0
-    assert asyncio.get_running_loop().time() == pytest.approx(pause, abs=0.5)
+    assert asyncio.get_running_loop().time() >= pause
     assert f"in {pause:.1f} s: {url}: 503 Service Unavailable" in caplog.messages
 
 
@@ -274,6 +275,7 @@ async def test_an_odd_name_in_the_folder_does_no_harm(
 )
 def test_a_file_is_called_like_the_last_part_of_its_path(path: str, name: str) -> None:
     assert file_name(f"https://example.org/{path}") == name
+    assert file_name(f"HTTP://example.org/{path}") == name
 
 
 @pytest.mark.parametrize(
@@ -305,16 +307,16 @@ async def test_of_two_urls_with_one_name_the_second_fails(
 # Limits.
 
 
-@pytest.mark.parametrize("limit", [1, 3])
+@pytest.mark.parametrize("limit", [1, 101])  # aiohttp's own limit would be 100
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
 async def test_as_many_run_at_a_time_as_allowed(
     offer: Offer, folder: Path, traffic: Counter[str], limit: int
 ) -> None:
-    urls = [offer(f"/{n}", b"text", "slow") for n in range(6)]
+    urls = [offer(f"/{n}", b"text", "slow") for n in range(2 * limit)]
     assert await main(*urls, to=str(folder), concurrency=limit) == 0
     assert traffic["peak"] == limit
-    assert asyncio.get_running_loop().time() >= 10 * 6 / limit
+    assert asyncio.get_running_loop().time() >= 10 * 2
 
 
 @pytest.mark.asyncio
@@ -357,6 +359,14 @@ async def test_a_full_disk_is_told_and_leaves_no_half_file(
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{big}: ")
     assert "File too large" in line
+
+
+@pytest.mark.usefixtures("small_files")
+@pytest.mark.asyncio
+async def test_no_bar_is_left_of_what_did_not_fit(local: Downloader, offer: Offer) -> None:
+    with pytest.raises(BaseError, match="File too large"):
+        await local.save(offer("/a", bytes(4 * PART)), "a")
+    assert local.bars.tasks == []
 
 
 @pytest.mark.parametrize(
@@ -423,15 +433,14 @@ async def test_a_place_or_a_list_that_cannot_be_is_told_in_one_line(
     assert why in line
 
 
-@pytest.mark.parametrize(("fault", "status", "end"), [("stall", 1, 7), ("slow", 0, 10)])
+@pytest.mark.parametrize(("seconds", "status"), [(4, 1), (7, 0)])
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_the_timeout_is_for_a_silent_server_and_not_for_a_slow_one(
-    offer: Offer, folder: Path, fault: str, status: int, end: float
+async def test_the_timeout_is_for_silence_and_not_for_the_whole_file(
+    offer: Offer, folder: Path, seconds: float, status: int
 ) -> None:
-    url = offer("/a", b"text", fault)
-    assert await main(url, to=str(folder), timeout=7, attempts=1) == status
-    assert asyncio.get_running_loop().time() == pytest.approx(end, abs=1)
+    url = offer("/a", b"text", "slow")  # twice 5 s
+    assert await main(url, to=str(folder), timeout=seconds, attempts=1) == status
 
 
 @pytest.mark.asyncio

@@ -140,11 +140,13 @@ async def test_a_terabyte_goes_in_parts_that_s3_takes(
 
 # 7. A spy lets the real method work and remembers how.
 @pytest.mark.asyncio
-async def test_a_bar_moves_by_as_many_bytes_as_the_file_has(
+async def test_a_bar_moves_by_as_many_bytes_as_go_to_the_store(
     downloader: Downloader, bars: Progress, offer: Offer, mocker: MockerFixture
 ) -> None:
     add, advance = mocker.spy(bars, "add_task"), mocker.spy(bars, "advance")
+    put = mocker.spy(obstore, "put_async")
     assert await downloader.save(offer("/a.bin", bytes(100_000)), "a.bin")
+    assert put.call_args.args[2] == bytes(100_000)  # small, so in one request
     add.assert_called_once_with("a.bin", total=100_000)
     assert sum(each.args[1] for each in advance.call_args_list) == 100_000
     assert bars.tasks == []
