@@ -118,7 +118,7 @@ async def finish(work: Awaitable[T], undo: Callable[[], object] = lambda: None) 
     except asyncio.CancelledError:
         undo()
         await asyncio.wait([future], timeout=GRACE)
-        future.cancel() or future.exception()  # which is no news: `undo` has caused it
+        future.cancel()  # if it has failed by now, that is no news: `undo` has caused it
         raise
     return future.result()
 
