@@ -51,6 +51,18 @@ async def stumble(item: str) -> str:
     return item
 
 
+def shrink(path: Path) -> Path:
+    """Stand for a function of your program, one of `media`: it blocks, and knows no tasks."""
+    small = path.with_suffix(".small")
+    small.write_bytes(path.read_bytes()[:10])
+    return small
+
+
+@async_shared_broker.task
+async def thumbnail(path: str) -> str:
+    return str(await asyncio.to_thread(shrink, Path(path)))
+
+
 Holding = tuple[asyncio.Queue[str], asyncio.Event]
 holdings: list[Holding] = []
 
@@ -192,6 +204,19 @@ async def test_progress_is_logged_where_there_is_no_terminal(
         (tree / str(name)).touch()
     await main(tree)
     assert caplog.messages == [f"{n} of 40 files" for n in range(4, 41, 4)]
+
+
+@pytest.mark.asyncio
+async def test_a_terminal_shows_a_bar_and_the_report_goes_where_it_is_sent(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    assert await main(tree) == 0
+    lines, err = printed(capsys)
+    assert_whole(lines)
+    assert "files" in err
+    assert "100%" in err
 
 
 @pytest.mark.virtual_clock
@@ -342,6 +367,18 @@ async def test_workers_report_what_one_machine_would(
     assert_whole(printed(capsys)[0])
 
 
+@pytest.mark.asyncio
+async def test_work_of_your_own_moves_into_a_task(
+    nats_url: str, start_worker: Start, tree: Path, reports: list[tuple[str, Any]], report: Report
+) -> None:
+    _ = start_worker(nats_url)
+    paths = [str(tree / "a.txt"), str(tree / "b.png")]
+    async with connected(nats_url) as broker:
+        await run(broker, thumbnail, paths, report)
+    assert sorted(reports) == [(path, str(Path(path).with_suffix(".small"))) for path in paths]
+    assert (tree / "a.small").read_bytes() == b"a.txta.txt"
+
+
 @REDIS
 @pytest.mark.asyncio
 async def test_the_redis_protocol_will_do_as_well(
@@ -427,7 +464,7 @@ async def test_the_task_of_a_killed_worker_is_done_by_the_other_one(
         report(item, outcome)
         arrived.set()
 
-    killed, other = await start_process(nats_url), await start_process(nats_url)
+    killed, other = await asyncio.gather(start_process(nats_url), start_process(nats_url))
     async with connected(nats_url, redeliver=1) as broker, asyncio.TaskGroup() as group:
         group.create_task(run(broker, describe, pipes, note))
         writers = [await asyncio.to_thread(open, pipe, "wb") for pipe in pipes]

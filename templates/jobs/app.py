@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
-from json import dumps, loads
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +82,10 @@ class Results(taskiq.AsyncResultBackend[Any]):
     bucket: Any
 
     async def set_result(self, task_id: str, result: taskiq.TaskiqResult[Any]) -> None:
-        kept = result.model_dump(mode="json", fallback=str)
-        await steadily(self.bucket.put, task_id, dumps(kept).encode())  # then comes the ack
+        await steadily(self.bucket.put, task_id, result.model_dump_json(fallback=str).encode())
 
     async def get_result(self, task_id: str, with_logs: bool = False) -> taskiq.TaskiqResult[Any]:
-        return taskiq.TaskiqResult.model_validate(loads((await self.bucket.get(task_id)).value))
+        return taskiq.TaskiqResult.model_validate_json((await self.bucket.get(task_id)).value)
 
     async def is_result_ready(self, task_id: str) -> bool:
         return bool(await self.get_result(task_id))
@@ -97,10 +96,9 @@ async def connected(
     url: str, places: int = 32, result_ttl: float = 3600.0, redeliver: float = 300.0
 ) -> AsyncIterator[taskiq.AsyncBroker]:
     """Connect to the broker at `url`, and disconnect after the block."""
-    broker: Any
     match url.partition("://")[0]:
         case "memory":  # a result stays until others push it out: each submitter needs a place
-            broker = taskiq.InMemoryBroker(await_inplace=True, max_stored_results=places)
+            broker: Any = taskiq.InMemoryBroker(await_inplace=True, max_stored_results=places)
         case "nats" | "tls":
             from nats.js import api
             from taskiq_nats import PullBasedJetStreamBroker
@@ -118,6 +116,7 @@ async def connected(
                 reconnected_cb=partial(tell, "back; the work goes on"),
                 error_cb=tell,
                 max_reconnect_attempts=-1,
+                reconnect_time_wait=0.5,
             ).with_result_backend(Results())
         case "redis" | "rediss":
             from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
@@ -183,7 +182,8 @@ async def main(
                     stop.set()
             return 0
         found = await asyncio.to_thread(lambda: sorted(filter(os.path.isfile, paths)))
-        bar = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())
+        screen, same = sys.stderr.isatty(), sys.stdout.isatty()  # rich may take over stdout if same
+        bar = Progress(console=Console(stderr=True), disable=not screen, redirect_stdout=same)
         task = stack.enter_context(bar).add_task("files", total=len(found))
 
         def report(path: str, result: dict[str, Any] | Exception) -> None:

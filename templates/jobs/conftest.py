@@ -120,7 +120,7 @@ async def start_worker() -> AsyncIterator[Callable[[str], asyncio.Task[int]]]:
 
 @pytest_asyncio.fixture
 async def start_process() -> AsyncIterator[Callable[[str], Awaitable[Process]]]:
-    """Start a worker in a process of its own, which does one task at a time."""
+    """Start a worker in a process of its own, which does one task at a time; return when it can."""
     started: list[Process] = []
     paths = [*sys.path, os.environ.get("PYTHONPATH", "")]
 
@@ -131,6 +131,9 @@ async def start_process() -> AsyncIterator[Callable[[str], Awaitable[Process]]]:
             stderr=PIPE,
         )
         started.append(process)
+        assert process.stderr
+        while b"Listening started" not in await process.stderr.readline():
+            pass
         return process
 
     yield start
