@@ -41,7 +41,9 @@ def shown(console: Console, folder: Path, *command: str) -> None:
         r"(Using --randomly-seed|Using CPython|Creating virtual|Installed|Resolved|Built).*\n", "", done.stdout
     )
     console.print(Text.assemble(("$ ", "bold green"), f"uv {' '.join(command)}"))
-    console.print(Text.from_ansi(said.replace(str(folder), "").strip()), end="\n\n")
+    for ours, anybodys in ((str(folder), "."), (sys.base_prefix, "...")):  # no path of this machine
+        said = said.replace(ours, anybodys)
+    console.print(Text.from_ansi(said.strip()), end="\n\n")
 
 
 def main() -> None:
