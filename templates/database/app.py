@@ -136,7 +136,7 @@ async def open_ledger(url: str, *, pool: int = 5, patience: float = 30.0) -> Asy
             max_overflow=0,
             pool_pre_ping=not lite,  # connect anew after a restart of the server
         )
-        if lite:
+        if lite:  # opened once here: aiosqlite's thread would outlive a failure
             on = partial(sa.event.listen, engine.sync_engine)
             on("connect", lambda c, _: c.run_async(lambda raw: raw.executescript(SQLITE_SETTINGS)))
             on("invalidate", lambda c, *_: c.rollback())  # or it keeps its lock

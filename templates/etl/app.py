@@ -84,7 +84,7 @@ async def read_page(session: ClientSession, url: str, before: Batch, tries: int 
                 raise
             asked = (getattr(error, "headers", None) or {}).get("Retry-After", "")
             pause = min(int(asked), 60) if asked.isdecimal() else 2**attempt
-            log.warning("next try in %d s: %r", pause, error)
+            log.warning("next try in %d s: %s", pause, str(error) or repr(error))
             await asyncio.sleep(pause)
     return Batch(mark, before.line + len(items), [*enumerate(items, before.line + 1)])
 
@@ -174,7 +174,7 @@ async def main(
 
     try:
         engine = await asyncio.to_thread(create_async_engine, database_url, poolclass=sa.NullPool)
-        if engine.name == "sqlite":
+        if engine.name == "sqlite":  # opened once here: aiosqlite's thread would outlive a failure
             sqlite3.register_adapter(date, str)
             await asyncio.to_thread(lambda: sqlite3.connect(engine.url.database or "").close())
         async with ClientSession(timeout=PATIENCE) as session, engine.connect() as connection:

@@ -240,6 +240,7 @@ async def test_killed_again_and_again_at_any_moment_a_load_comes_to_the_same_end
     assert [line for line, _, _ in refused(rejects)] == [4]
 
 
+@pytest.mark.deadline(50)
 @pytest.mark.asyncio
 async def test_cancelled_at_any_await_a_load_comes_to_the_same_end(
     csv_file: str,
@@ -247,12 +248,14 @@ async def test_cancelled_at_any_await_a_load_comes_to_the_same_end(
     sqlite_url: str,
     cancel_everywhere: Callable[..., Awaitable[int]],
 ) -> None:
+    load = partial(load_sqlite, csv_file, batch=8)
+
     async def check() -> None:
-        assert await load_sqlite(csv_file) == 0
+        assert await load() == 0
         assert await sold(sqlite_url) == SOLD
         await clear(sqlite_url)
 
-    assert await cancel_everywhere(partial(load_sqlite, csv_file, batch=8), check) > 10
+    assert await cancel_everywhere(load, check) > 10
 
 
 @pytest.mark.asyncio

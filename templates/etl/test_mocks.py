@@ -4,7 +4,10 @@ A mock is for "who was called, and when", and for what a real server will not do
 """
 
 import asyncio
+import sys
+import threading
 from collections import deque
+from pathlib import Path
 from unittest.mock import ANY, AsyncMock, MagicMock, Mock, call, create_autospec
 
 import pytest
@@ -13,8 +16,9 @@ from pytest_mock import MockerFixture
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
 
-from app import Batch, pipeline, read_page, save
+from app import Batch, main, pipeline, read_page, save
 
+APP = sys.modules[main.__module__]  # patch a name where it is used
 FIRST, MORE, LAST = Batch(), Batch("more", 1), Batch("", 2)
 BATCH = Batch("more", 2, rows=[(1, "TEA")], rejects=[("source", 2, "a reject")])
 
@@ -141,7 +145,36 @@ async def test_a_spy_sees_that_a_retry_asks_for_the_same_page(
     sleep.assert_awaited_once_with(0)
 
 
-# 8. A stub is a callback that accepts anything; `wraps` adds one to a real function.
+# 8. A side effect may call the real thing too, and note what else it sees: here the thread.
+@pytest.mark.parametrize("name", ["read_file", "check"])
+@pytest.mark.asyncio
+async def test_what_would_hold_up_the_loop_runs_in_a_thread(
+    csv_file: str, sqlite_url: str, rejects: Path, mocker: MockerFixture, name: str
+) -> None:
+    real, threads = getattr(APP, name), set[threading.Thread]()
+
+    def noted(*args: object) -> object:
+        threads.add(threading.current_thread())
+        return real(*args)
+
+    mocker.patch.object(APP, name, autospec=True, side_effect=noted)
+    assert await main(csv_file, database_url=sqlite_url, rejects=rejects) == 0
+    assert threads
+    assert threading.main_thread() not in threads
+
+
+# 9. A spy on a class sees the calls of an instance that is made deep within, and `self` first.
+@pytest.mark.asyncio
+async def test_sqlite_has_the_settings_with_which_it_writes_fast(
+    csv_file: str, sqlite_url: str, rejects: Path, mocker: MockerFixture
+) -> None:
+    execute = mocker.spy(AsyncConnection, "exec_driver_sql")
+    assert await main(csv_file, database_url=sqlite_url, rejects=rejects) == 0
+    settings = [call(ANY, "PRAGMA journal_mode=WAL"), call(ANY, "PRAGMA synchronous=NORMAL")]
+    assert execute.await_args_list[:2] == settings
+
+
+# 10. A stub is a callback that accepts anything; `wraps` adds one to a real function.
 @pytest.mark.asyncio
 async def test_a_stub_stands_for_a_stage(mocker: MockerFixture) -> None:
     read: AsyncMock = mocker.async_stub("read")
