@@ -19,7 +19,7 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app import main
+from app import PATIENCE, main
 
 
 @pytest.fixture(scope="session")
@@ -233,8 +233,8 @@ async def api_url(
 
 @pytest_asyncio.fixture
 async def session() -> AsyncIterator[ClientSession]:
-    """An HTTP session, closed after the test."""
-    async with ClientSession() as session:
+    """An HTTP session with the program's patience, closed after the test."""
+    async with ClientSession(timeout=PATIENCE) as session:
         yield session
 
 

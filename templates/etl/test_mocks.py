@@ -16,7 +16,7 @@ from pytest_mock import MockerFixture
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
 
-from app import Batch, main, pipeline, read_page, save
+from app import PATIENCE, Batch, main, pipeline, read_page, save
 
 APP = sys.modules[main.__module__]  # patch a name where it is used
 FIRST, MORE, LAST = Batch(), Batch("more", 1), Batch("", 2)
@@ -62,7 +62,7 @@ async def test_the_first_error_stops_the_other_stages() -> None:
 # 3. Called is not awaited: the coroutine of an AsyncMock does nothing until then, as a real one.
 @pytest.mark.asyncio
 async def test_a_called_mock_is_not_yet_an_awaited_one() -> None:
-    load = create_autospec(stage, return_value=LAST)
+    load = AsyncMock(spec=stage, return_value=LAST)
     coroutine = load(MORE)
     load.assert_called_once_with(MORE)
     load.assert_not_awaited()
@@ -174,7 +174,17 @@ async def test_sqlite_has_the_settings_with_which_it_writes_fast(
     assert execute.await_args_list[:2] == settings
 
 
-# 10. A stub is a callback that accepts anything; `wraps` adds one to a real function.
+# 10. A class can be wrapped too: what is made of it is real, how it was made is written down.
+@pytest.mark.asyncio
+async def test_the_session_has_patience(
+    csv_file: str, sqlite_url: str, rejects: Path, mocker: MockerFixture
+) -> None:
+    made = mocker.patch.object(APP, "ClientSession", wraps=ClientSession)
+    assert await main(csv_file, database_url=sqlite_url, rejects=rejects) == 0
+    made.assert_called_once_with(timeout=PATIENCE)
+
+
+# 11. A stub is a callback that accepts anything; `wraps` adds one to a real function.
 @pytest.mark.asyncio
 async def test_a_stub_stands_for_a_stage(mocker: MockerFixture) -> None:
     read: AsyncMock = mocker.async_stub("read")
