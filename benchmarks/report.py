@@ -25,7 +25,7 @@ FIGURES = TEMPLATE / "docs" / "figures"
 BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
 PACKAGES = """
     aiohttp aiosqlite cookiecutter httpx httpx2 numpy obstore pillow pydantic pytest pytest-asyncio scikit-learn
-    soundfile sqlalchemy uv
+    soundfile sqlalchemy taskiq uv
 """.split()
 HOLDS = {"<=": operator.le, ">=": operator.ge}
 
@@ -78,6 +78,10 @@ BARS = [
     Bar("training", "`GET /status` meanwhile, p99", "-", ("status_p99_ms",), "<=", 50, " ms"),
     Bar("chat", "`chat`: 500 clients, CPU a message", "a bare broadcast", ("ratio",), "<=", 1.3),
     Bar("chat", "50 stalled clients, time of the others", "none stalled", ("stalled_ratio",), "<=", 1.3),
+    Bar("jobs", "`jobs`: 2 workers over NATS, speed", "one worker", ("two_over_one",), ">=", 1.6),
+    Bar("jobs", "a task in memory", "a bare TaskGroup", ("overhead_ms", "in memory"), unit=" ms"),
+    Bar("jobs", "a task over NATS", "a bare TaskGroup", ("overhead_ms", "NATS, 1 worker"), unit=" ms"),
+    Bar("jobs", "10,000 tasks, memory above the start", "-", ("growth_mb_10k_tasks",), unit=" MB"),
 ]
 SCRIPTS = [*dict.fromkeys(bar.script for bar in BARS), "growth"]
 
