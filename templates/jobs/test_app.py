@@ -273,6 +273,18 @@ async def test_hundreds_of_results_are_neither_lost_nor_hoarded(
     assert ahead <= 8
 
 
+@pytest.mark.asyncio
+async def test_tasks_that_never_wait_leave_others_a_turn(
+    reports: list[tuple[str, Any]], report: Report
+) -> None:
+    async with connected("memory://") as broker, asyncio.TaskGroup() as group:
+        group.create_task(run(broker, double, map(str, range(300)), report))
+        while not reports:
+            await asyncio.sleep(0)
+        assert len(reports) < 300
+    assert len(reports) == 300
+
+
 @pytest.mark.shuffled(8)
 @pytest.mark.asyncio
 async def test_in_any_order_each_item_is_reported_once(
