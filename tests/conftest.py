@@ -45,9 +45,9 @@ def render(cookies_session: Any) -> Render:
 
 def outside(**changes: str) -> dict[str, str]:
     """The environment of a user's shell: nothing of this test run leaks into a project's own."""
-    ours = ("PYTEST_", "COV_", "COVERAGE_", "PYTHONPATH", "VIRTUAL_ENV", "UV_PROJECT", "UV_RUN_RECURSION_DEPTH")
-    ours += ("PYTHONDONTWRITEBYTECODE",)  # each start would compile anew all that it imports
-    return {k: v for k, v in os.environ.items() if not k.startswith(ours)} | changes
+    ours = ["PYTEST_", "COV_", "COVERAGE_", "PYTHONPATH", "VIRTUAL_ENV", "UV_PROJECT", "UV_RUN_RECURSION_DEPTH"]
+    ours.append("PYTHONDONTWRITEBYTECODE")  # each start would compile anew all that it imports
+    return {k: v for k, v in os.environ.items() if not k.startswith(tuple(ours))} | changes
 
 
 @pytest.fixture(scope="session")

@@ -120,12 +120,11 @@ async def train(
                 signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
             worker.start()
             theirs.close()  # only the worker has it now: its death is the end of the file
-        with suppress(EOFError):
-            checkpoint: Checkpoint = pipe.recv()
-            checkpoint.save(path)
-            return checkpoint
-        worker.join()
-        return None
+        checkpoint: Checkpoint | None = None
+        with suppress(EOFError, OSError):  # it died, perhaps in the middle of a checkpoint
+            checkpoint = pipe.recv()
+        checkpoint.save(path) if checkpoint else worker.join()
+        return checkpoint
 
     try:
         while len(last.history) < epochs:

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -305,6 +306,21 @@ async def test_an_error_in_the_worker_is_an_error_here(path: Path, fork: Fork) -
     with pytest.raises(ChildProcessError, match=r"^the worker died: exit code 1$"):
         await anext(run)
     assert content(path) is None
+
+
+@pytest.mark.asyncio
+async def test_a_worker_killed_while_it_sends_is_an_error_with_its_cause(
+    path: Path, puppet: Puppet
+) -> None:
+    def send_half() -> None:
+        puppet.start()
+        assert puppet.pipe
+        os.write(puppet.pipe.fileno(), struct.pack("!i", 1000) + b"half of it")
+        puppet.die(-9)
+
+    puppet.process.start.side_effect = send_half
+    with pytest.raises(ChildProcessError, match=r"^the worker died: exit code -9$"):
+        await trained(9, path, puppet.by)
 
 
 @pytest.mark.asyncio
