@@ -1,5 +1,4 @@
-"""Checksum every file of a folder tree, in this process or on a fleet of machines: the broker's URL
-alone says where. A task is a plain async function."""
+"""Checksum every file of a folder tree, here or on a fleet: the broker's URL alone says where."""
 
 import asyncio
 import hashlib
@@ -21,7 +20,8 @@ from rich.progress import Progress
 
 log = logging.getLogger(__name__)
 QUEUE = __name__.replace(".", "-")  # on the broker, where other programs have other names
-steadily = stamina.AsyncRetryingCaller(None, None, 0.02, 0.5, 0.05).on(Exception)  # for ever
+# Tries for ever, as a broker may be away for long: whoever waits sets a limit.
+steadily = stamina.AsyncRetryingCaller(None, None, 0.02, 0.5, 0.05).on(lambda _: go_on())
 
 
 @taskiq.async_shared_broker.task
@@ -31,8 +31,13 @@ async def describe(path: str) -> dict[str, int | str]:
     with await asyncio.to_thread(open, path, "rb") as file:
         while chunk := await asyncio.to_thread(file.read, 1 << 20):
             await asyncio.to_thread(digest.update, chunk)
-    size = (await asyncio.to_thread(os.stat, path)).st_size
-    return {"size": size, "sha256": digest.hexdigest()}
+    return {"size": await asyncio.to_thread(os.path.getsize, path), "sha256": digest.hexdigest()}
+
+
+def go_on() -> bool:
+    if (me := asyncio.current_task()) and me.cancelling():
+        raise asyncio.CancelledError  # libraries swallow it, or take it for an error of the task
+    return True
 
 
 async def run(
@@ -44,10 +49,8 @@ async def run(
     attempts: int = 3,
     result_ttl: float = 3600.0,
 ) -> None:
-    """Do `task` for all `items`; report each once, with its result or an exception.
-
-    At most `concurrency` are in flight. One without a good result is submitted `attempts` times.
-    """
+    """Do `task` for all `items`, at most `concurrency` at a time and each at most `attempts` times;
+    report each once, with its result or an exception."""
     if not min(concurrency, attempts, result_ttl) > 0:
         raise ValueError(f"must be positive: {concurrency=}, {attempts=}, {result_ttl=}")
     turns = iter(items)
@@ -57,8 +60,7 @@ async def run(
         async with asyncio.timeout(result_ttl):
             job = await steadily(task.kicker().with_broker(broker).kiq, item)
             result = await steadily(job.get_result)
-            if (me := asyncio.current_task()) and me.cancelling():
-                raise asyncio.CancelledError  # which taskiq takes for an error of the task
+            go_on()
         if result.is_err:
             raise RuntimeError(f"{type(result.error).__name__}: {result.error}")
         return result.return_value
@@ -107,6 +109,7 @@ async def connected(
                 if not broker.client.is_closed:
                     log.warning("broker: %s", news)
 
+            more: Any = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.5, "error_cb": tell}
             broker = PullBasedJetStreamBroker(
                 *(url, QUEUE, QUEUE, None, QUEUE),
                 stream_config=api.StreamConfig(retention=api.RetentionPolicy.WORK_QUEUE),
@@ -114,9 +117,7 @@ async def connected(
                 pull_consume_timeout=1.0,  # then asks again: a broker that restarts forgets it
                 disconnected_cb=partial(tell, "gone; tasks wait until it is back"),
                 reconnected_cb=partial(tell, "back; the work goes on"),
-                error_cb=tell,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=0.5,
+                **more,
             ).with_result_backend(Results())
         case "redis" | "rediss":
             from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
@@ -176,10 +177,9 @@ async def main(
             tasks = taskiq.receiver.Receiver(broker, None, True, concurrency, run_startup=False)
             async with asyncio.TaskGroup() as group:
                 group.create_task(steadily(tasks.listen, stop := asyncio.Event()))
-                try:
+                with suppress(asyncio.CancelledError):  # others wait for what was begun: finish it
                     await stop.wait()
-                except asyncio.CancelledError:  # others wait for the tasks begun: finish them
-                    stop.set()
+                stop.set()
             return 0
         found = await asyncio.to_thread(lambda: sorted(filter(os.path.isfile, paths)))
         screen, same = sys.stderr.isatty(), sys.stdout.isatty()  # rich may take over stdout if same

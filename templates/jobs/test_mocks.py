@@ -1,6 +1,7 @@
 """AsyncMock and pytest-mock where a broker is involved: each test is one way to use them."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 from unittest.mock import call, create_autospec
 
@@ -70,7 +71,29 @@ async def test_a_broker_that_hangs_can_be_left() -> None:
     bucket.get.assert_called_once()
 
 
-# 5. A spy lets the real thing work, and counts.
+# 5. And one that swallows a cancellation is a library with a flaw.
+@pytest.mark.asyncio
+async def test_a_cancellation_that_a_library_swallows_still_ends_the_run(
+    mocker: MockerFixture,
+) -> None:
+    asked = asyncio.Event()
+
+    async def swallow(*_: object, **__: object) -> None:
+        asked.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        raise KeyError
+
+    async with connected("memory://") as broker, asyncio.TaskGroup() as group:
+        backend = broker.result_backend = create_autospec(AsyncResultBackend, instance=True)
+        backend.get_result.side_effect = swallow
+        running = group.create_task(run(broker, shout, ["a"], mocker.stub()))
+        await asked.wait()
+        running.cancel()
+    assert running.cancelled()
+
+
+# 6. A spy lets the real thing work, and counts.
 @pytest.mark.asyncio
 async def test_a_task_that_works_is_submitted_once(mocker: MockerFixture) -> None:
     kick = mocker.spy(InMemoryBroker, "kick")
@@ -79,7 +102,7 @@ async def test_a_task_that_works_is_submitted_once(mocker: MockerFixture) -> Non
     assert kick.await_count == 3
 
 
-# 6. A stub stands for a callback that only listens.
+# 7. A stub stands for a callback that only listens.
 @pytest.mark.asyncio
 async def test_each_result_is_reported(mocker: MockerFixture) -> None:
     report = mocker.stub()
@@ -88,7 +111,7 @@ async def test_each_result_is_reported(mocker: MockerFixture) -> None:
     assert sorted(report.call_args_list) == [call("a", "A"), call("b", "B")]
 
 
-# 7. A mock in the place of a part, here of the results: it is not there, twice, and then it is.
+# 8. A mock in the place of a part, here of the results: it is not there, twice, and then it is.
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
 async def test_a_result_is_asked_for_until_it_is_there(mocker: MockerFixture) -> None:
