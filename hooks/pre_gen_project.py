@@ -1,13 +1,15 @@
-"""Refuse, before a file is written, the answers that could not give a working project: one line each, exit 1."""
+"""Refuse, before a file is written, the answers that could not give a working project: one line each, exit 1.
 
-import json
+It does without re and json, whose import would take as long as all the rest of it.
+"""
+
 import keyword
-import re
 import sys
 import unicodedata
 
 LONGEST = {"project_name": 100, "full_name": 200, "email": 200, "description": 500}
-DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+DEVICES = {"con", "prn", "aux", "nul", *(f"{name}{number}" for name in ("com", "lpt") for number in range(10))}
 STDLIB_TOO = {"annotationlib", "compression", "test"}  # what sys.stdlib_module_names of 3.11 does not list
 TAKEN = frozenset(  # what projects of this template install, by the names they are installed and imported by
     """
@@ -33,17 +35,20 @@ def problem(answers: dict[str, str]) -> str | None:
             return f"{key} {text!a} must not be empty, or begin or end with a space: try {better!a}."
         if len(text) > most:
             return f"{key} has {len(text)} characters, at most {most} fit: try {text[: most // 2].strip()!a}."
-    if not re.fullmatch(r"[^\s@\"'<>()\[\]\\,;:`]+@[^\s@\"'<>()\[\]\\,;:`]+", answers["email"]):
+    name, _, host = answers["email"].partition("@")
+    if not (name and host) or any(c.isspace() or c in "@\"'<>()[]\\,;:`" for c in name + host):
         return f"email {answers['email']!a} is not of the form name@host: try 'you@example.com'."
     slug, package = answers["project_slug"], answers["__package_name"]
-    plain = re.sub(r"[^a-z0-9]+", "-", slug.lower())[:30].strip("-")
+    plain = "-".join("".join(c if c in LETTERS else " " for c in slug.lower()).split())[:30].strip("-")
     better = f"try '{plain}-app'." if plain[:1].isalpha() else f"try 'project-{plain}'.".replace("-'", "'")
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,38}[A-Za-z0-9])?", slug) or slug != answers["__folder"]:
+    ends = slug.lower()[:1], slug.lower()[-1:]
+    legal = slug.isascii() and len(slug) <= 40 and all(end and end in LETTERS for end in ends)
+    if not legal or any(c not in LETTERS + "._-" for c in slug.lower()) or slug != answers["__folder"]:
         return (
             f"project_slug {slug[:80]!a} is no valid name of a Python distribution (1 to 40 letters, digits, '-', '_', "
             f"'.', the first and last a letter or digit): {better}"
         )
-    if DEVICE.fullmatch(slug):
+    if slug.lower().partition(".")[0] in DEVICES:
         return f"project_slug {slug!a} is the name of a device on Windows: {better}"
     why = None
     if not package.isidentifier():
@@ -58,8 +63,10 @@ def problem(answers: dict[str, str]) -> str | None:
 
 
 if __name__ == "__main__":
-    # Twice tojson: the answers reach Python as one ASCII string of JSON, whatever they hold.
-    answers = json.loads({{ cookiecutter | tojson | tojson }})  # type: ignore  # noqa: F821  # fmt: skip
+    null = None  # JSON in ASCII is Python too, but for this, and for an emoji, which comes as two halves
+    answers: dict[str, str] = {{ cookiecutter | tojson }}  # type: ignore  # noqa: F821  # fmt: skip
+    for key in {*LONGEST, "project_slug"}:
+        answers[key] = answers[key].encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
     if refusal := problem(answers):
         sys.exit("Refused: " + refusal)
     # Here, not in a post_gen hook: each hook adds a tenth to the time that a render takes.
