@@ -6,11 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import pytest
+from cookiecutter.main import cookiecutter
 
 TEMPLATE = Path(__file__).resolve().parents[1]
 QUESTIONS: dict[str, Any] = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
@@ -81,17 +83,29 @@ def uv() -> str:
 
 
 @pytest.fixture(scope="session")
-def project(render: Render, run: Run, uv: str) -> Callable[[str, str], Path]:
-    """A rendered project of a starter and a mode with its own environment in ``.venv``, made once per test process."""
+def project(run: Run, uv: str) -> Iterator[Callable[[str, str], Path]]:
+    """A rendered project of a starter and a mode with its own environment in ``.venv``, made once per test process.
 
-    @functools.cache
-    def project(starter: str, mode: str) -> Path:
-        folder = render(project_name=f"{starter} {mode}", starter=starter, asyncio_mode=mode)
-        everything = ("--all-extras", "--all-groups", "--resolution", os.environ.get("PROJECT_RESOLUTION", "highest"))
-        run(folder, uv, "sync", "--quiet", *everything, "--python", sys.executable)
-        return folder
+    It is not in pytest's own folder, as pytest keeps other users out of that: when root runs these tests, the PostgreSQL
+    server of a project runs as another user, from the project's environment.
+    """
+    with TemporaryDirectory(prefix="async-template-", ignore_cleanup_errors=True) as out:
 
-    return project
+        @functools.cache
+        def project(starter: str, mode: str) -> Path:
+            answers = {"project_name": f"{starter} {mode}", "starter": starter, "asyncio_mode": mode}
+            options: dict[str, Any] = {"no_input": True, "default_config": True, "output_dir": out}
+            folder = Path(cookiecutter(str(TEMPLATE), extra_context=answers, **options))
+            everything = (
+                "--all-extras",
+                "--all-groups",
+                "--resolution",
+                os.environ.get("PROJECT_RESOLUTION", "highest"),
+            )
+            run(folder, uv, "sync", "--quiet", *everything, "--python", sys.executable)
+            return folder
+
+        yield project
 
 
 def tool(folder: Path, name: str) -> Path:
