@@ -86,7 +86,7 @@ def uv() -> str:
 def project(run: Run, uv: str) -> Iterator[Callable[[str, str], Path]]:
     """A rendered project of a starter and a mode with its own environment in ``.venv``, made once per test process.
 
-    It is not in pytest's own folder, as pytest keeps other users out of that: when root runs these tests, the PostgreSQL
+    It is not in pytest's own folder, which keeps other users out: when root runs these tests, the PostgreSQL
     server of a project runs as another user, from the project's environment.
     """
     with TemporaryDirectory(prefix="async-template-", ignore_cleanup_errors=True) as out:
