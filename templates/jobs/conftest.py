@@ -113,9 +113,10 @@ async def start_worker() -> AsyncIterator[Callable[[str], asyncio.Task[int]]]:
         return started[-1]
 
     yield start
-    for task in started:
-        task.cancel()
-    await asyncio.gather(*started, return_exceptions=True)
+    for patience in (5, None):  # told twice, it leaves the tasks that it has begun
+        _ = [task.cancel() for task in started]
+        if started:
+            await asyncio.wait(started, timeout=patience)
 
 
 @pytest_asyncio.fixture
