@@ -68,30 +68,30 @@ def assert_clean(stderr: str) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def asked() -> Iterator[dict[str, subprocess.Popen[str]]]:
+def no_work() -> Iterator[dict[str, subprocess.Popen[str]]]:
     """The program asked for what needs no work: it starts beside the other tests, to be quick."""
-    asked = {
+    no_work = {
         option: subprocess.Popen(
             [*COMMAND, option], env=ENVIRONMENT, stdout=PIPE, stderr=PIPE, encoding="utf-8"
         )
         for option in ("--help", "--no-such-option")
     }
-    yield asked
-    for process in asked.values():
+    yield no_work
+    for process in no_work.values():
         process.kill()
         process.communicate()
 
 
-def test_help_shows_the_program_and_its_options(asked: dict[str, subprocess.Popen[str]]) -> None:
-    stdout, stderr = asked["--help"].communicate()
-    assert (asked["--help"].returncode, stderr) == (0, "")
+def test_help_shows_the_program_and_its_options(no_work: dict[str, subprocess.Popen[str]]) -> None:
+    stdout, stderr = no_work["--help"].communicate()
+    assert (no_work["--help"].returncode, stderr) == (0, "")
     assert PROGRAM in stdout
     assert f"{PACKAGE.upper()}_" in stdout
 
 
-def test_a_bad_option_is_refused_in_one_line(asked: dict[str, subprocess.Popen[str]]) -> None:
-    stdout, stderr = asked["--no-such-option"].communicate()
-    assert (asked["--no-such-option"].returncode, stdout) == (2, "")
+def test_a_bad_option_is_refused_in_one_line(no_work: dict[str, subprocess.Popen[str]]) -> None:
+    stdout, stderr = no_work["--no-such-option"].communicate()
+    assert (no_work["--no-such-option"].returncode, stdout) == (2, "")
     assert stderr.startswith(f"{PROGRAM}: Unknown option: --no-such-option.")
     assert stderr.count("\n") == 1
 
