@@ -386,7 +386,12 @@ async def test_workers_report_what_one_machine_would(
 
 @pytest.mark.asyncio
 async def test_work_of_your_own_moves_into_a_task(
-    nats_url: str, start_worker: Start, tree: Path, reports: list[tuple[str, Any]], report: Report
+    nats_url: str,
+    start_worker: Start,
+    tree: Path,
+    reports: list[tuple[str, Any]],
+    report: Report,
+    logged: asyncio.Queue[str],
 ) -> None:
     _ = start_worker(nats_url)
     paths = [str(tree / "a.txt"), str(tree / "b.png")]
@@ -394,6 +399,7 @@ async def test_work_of_your_own_moves_into_a_task(
         await run(broker, thumbnail, paths, report)
     assert sorted(reports) == [(path, str(Path(path).with_suffix(".small"))) for path in paths]
     assert (tree / "a.small").read_bytes() == b"a.txta.txt"
+    assert logged.empty()  # to leave the broker is no trouble
 
 
 @REDIS
