@@ -55,7 +55,7 @@ def package_of(project: Path) -> str:
 def planted(folder: Path, package: str, file: Path) -> Iterator[Path]:
     """The project with the bug in it, and after that again without."""
     text = file.read_text(encoding="utf-8").replace("app.planted", f"{package}.planted")
-    places = [folder / "tests" / "test_planted.py", folder / "src" / package / "planted.py"]
+    places = [folder / "planted" / "test_planted.py", folder / "src" / package / "planted.py"]
     for place in places:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text, encoding="utf-8")
@@ -64,6 +64,8 @@ def planted(folder: Path, package: str, file: Path) -> Iterator[Path]:
     finally:
         for place in places:
             place.unlink()
+            for compiled in (place.parent / "__pycache__").glob(f"{place.stem}.*"):
+                compiled.unlink()  # the next bug has the same name, and may have the same size and second
 
 
 def outcome(folder: Path, python: Path, test: Path, *options: str) -> tuple[str, str]:
@@ -86,7 +88,7 @@ def outcome(folder: Path, python: Path, test: Path, *options: str) -> tuple[str,
     done = subprocess.run(
         command,
         cwd=folder,
-        env=outside(PYTHONDONTWRITEBYTECODE="1"),
+        env=outside(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",

@@ -39,8 +39,7 @@ def guarded(project: Project, run: Run, uv: str) -> Callable[[str], Path]:
         folder = project("api_client", mode)
         if not (folder / "extra").exists():
             more = ("hypothesis", "uvloop; sys_platform != 'win32'")
-            install = (uv, "pip", "install", "--quiet", "--compile-bytecode")  # as planted runs write no bytecode
-            run(folder, *install, "--python", tool(folder, "python"), *more)
+            run(folder, uv, "pip", "install", "--quiet", "--python", tool(folder, "python"), *more)
             (folder / "extra").touch()
         return folder
 

@@ -34,7 +34,7 @@ def mypy(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., st
 @PROJECTS
 def test_the_projects_own_tests_pass_and_cover_it(project: Project, run: Run, starter: str, mode: str) -> None:
     folder = project(starter, mode)
-    told = run(folder, tool(folder, "pytest"), "-q", "--cov", REQUIRE_SERVERS="1")
+    told = run(folder, tool(folder, "pytest"), "-q", "--cov", REQUIRE_SERVERS="1" if sys.platform == "linux" else "")
     assert re.search(r"\d+ passed", told)
     assert "warning" not in told.splitlines()[-1]
 
