@@ -19,7 +19,7 @@ MUTATIONS = [
     ("media", "half a file stays", "make(source, drafts, size)", "make(source, outputs, size)", "makes_none_if"),
     ("training", "another order after a resume", "default_rng([start.seed, epoch])", "default_rng()", "very_bytes"),
     ("training", "a broken file is overwritten", "aside = path.rename(", "aside = path.with_name(", "kept_aside"),
-    ("training", "nothing is saved", "checkpoint.save(path)", "pass", "stopped_again_and_again"),
+    ("training", "nothing is saved", "checkpoint.save(path)", "None", "stopped_again_and_again"),
     ("chat", "pages of other sites may enter", "[2] != request.host", '[2] == ""', "another_site"),
     (
         "chat",
