@@ -103,6 +103,7 @@ def table() -> str:
 def measure(script: str) -> None:
     """Run a benchmark, and keep its results."""
     file = FIGURES / f"{script}.json"
+    FIGURES.mkdir(parents=True, exist_ok=True)
     print(f"== {script}", flush=True)
     command = [sys.executable, str(TEMPLATE / "benchmarks" / f"{script}.py"), "--json", str(file)]
     subprocess.run(command, check=True, cwd=TEMPLATE)

@@ -142,7 +142,7 @@ async def main(
     source: str,
     *,
     database_url: str = "sqlite+aiosqlite:///sales.db",
-    batch: PositiveInt = 2000,
+    batch: PositiveInt = 5000,
     buffer: PositiveInt = 4,
     rejects: Path = Path("rejects.ndjson"),
 ) -> int:
