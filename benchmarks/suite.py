@@ -19,8 +19,10 @@ def main() -> None:
     started = time.perf_counter()
     command = [sys.executable, "-m", "pytest", "-q"]
     folder = Path(__file__).resolve().parents[1]
-    said = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
-    (passed,) = re.findall(r"(\d+) passed", said.splitlines()[-1])
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stdout)
+    (passed,) = re.findall(r"(\d+) passed", done.stdout.splitlines()[-1])
     results = {"minutes": (time.perf_counter() - started) / 60, "passed": int(passed)}
     print(f"{results['minutes']:.1f} minutes, {passed} passed")
     if options.json:
