@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import pytest
-from cookiecutter.main import cookiecutter
+import tools
 
-TEMPLATE = Path(__file__).resolve().parents[1]
+TEMPLATE = tools.TEMPLATE
 QUESTIONS: dict[str, Any] = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
 STARTERS: list[str] = QUESTIONS["starter"]
 MODES: list[str] = QUESTIONS["asyncio_mode"]
@@ -52,21 +52,26 @@ def outside(**changes: str) -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(tuple(ours))} | changes
 
 
+def execute(folder: Path, *command: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command in a folder as from a user's shell; its stdout holds all that it says."""
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=folder,
+        env=outside(**environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        timeout=300,
+        check=False,
+    )
+
+
 @pytest.fixture(scope="session")
 def run() -> Run:
     def run(folder: Path, *command: str | Path, status: int = 0, **environment: str) -> str:
-        done = subprocess.run(
-            [str(part) for part in command],
-            cwd=folder,
-            env=outside(**environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=300,
-        )
+        done = execute(folder, *command, **environment)
         if done.returncode != status:
             pytest.fail(f"{' '.join(map(str, command))}: exit {done.returncode}\n{done.stdout}", pytrace=False)
         return done.stdout
@@ -93,15 +98,9 @@ def project(run: Run, uv: str) -> Iterator[Callable[[str, str], Path]]:
 
         @functools.cache
         def project(starter: str, mode: str) -> Path:
-            answers = {"project_name": f"{starter} {mode}", "starter": starter, "asyncio_mode": mode}
-            options: dict[str, Any] = {"no_input": True, "default_config": True, "output_dir": out}
-            folder = Path(cookiecutter(str(TEMPLATE), extra_context=answers, **options))
-            everything = (
-                "--all-extras",
-                "--all-groups",
-                "--resolution",
-                os.environ.get("PROJECT_RESOLUTION", "highest"),
-            )
+            folder = tools.render(Path(out), project_name=f"{starter} {mode}", starter=starter, asyncio_mode=mode)
+            newest_or_oldest = os.environ.get("PROJECT_RESOLUTION", "highest")
+            everything = ("--all-extras", "--all-groups", "--resolution", newest_or_oldest)
             run(folder, uv, "sync", "--quiet", *everything, "--python", sys.executable)
             return folder
 

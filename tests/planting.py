@@ -6,12 +6,11 @@ A file of tests/planted is a test and, where the bug has to stand in the package
 
 import ast
 import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .conftest import TEMPLATE, outside, tool
+from .conftest import TEMPLATE, execute, tool
 
 FILES = sorted((TEMPLATE / "tests" / "planted").glob("[0-9]*.py"))
 GREEN = sorted((TEMPLATE / "tests" / "planted").glob("green_*.py"))
@@ -73,30 +72,9 @@ def outcome(folder: Path, python: Path, test: Path, *options: str) -> tuple[str,
 
     Whether a test hangs is for pytest-timeout to say: its time begins with the test, however slowly the process starts.
     """
-    command: list[str | Path] = [
-        python,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:randomly",
-        "-p",
-        "no:cacheprovider",
-        *options,
-        test,
-    ]
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=outside(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=240,
-        check=False,
-    )
-    said = done.stdout + done.stderr
+    quiet = ("-q", "-p", "no:randomly", "-p", "no:cacheprovider")
+    done = execute(folder, python, "-m", "pytest", *quiet, *options, test)
+    said = done.stdout
     assert done.returncode in (0, 1), said
     if "+ Timeout +" in said:
         return "hangs", said

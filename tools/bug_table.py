@@ -8,26 +8,23 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from cookiecutter.main import cookiecutter
-from tests.conftest import TEMPLATE
 from tests.planting import FILES, guarded_outcome, plain_outcome, row
+
+from . import put_into_readme, render
 
 BEGIN, END = "<!-- bug table: begin -->\n", "<!-- bug table: end -->\n"
 
 
 def main() -> None:
     with TemporaryDirectory() as out:
-        project = Path(cookiecutter(str(TEMPLATE), no_input=True, output_dir=out))
-        subprocess.run(["uv", "sync", "-q", "--compile-bytecode", "--python", sys.executable], cwd=project, check=True)
+        project = render(Path(out))
+        subprocess.run(["uv", "sync", "-q", "--python", sys.executable], cwd=project, check=True)
         rows = ["| planted bug | `asyncio_mode = auto` alone | with the guards |", "|---|---|---|"]
         for file in FILES:
             plain = plain_outcome(project, Path(out) / "plain", file)
             rows.append(row(file, plain, guarded_outcome(project, file)))
             print(rows[-1])
-    readme = TEMPLATE / "README.md"
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    readme.write_text(before + BEGIN + "\n".join(rows) + "\n" + END + after, encoding="utf-8")
+    put_into_readme(BEGIN, "\n".join(rows) + "\n", END)
 
 
 if __name__ == "__main__":

@@ -9,30 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from cookiecutter.main import cookiecutter
-
-TEMPLATE = Path(__file__).resolve().parents[1]
-
-
-def render(folder: Path) -> list[Path]:
-    """Render each starter into ``folder``, under the starter's name; return the projects' folders."""
-    starters = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))["starter"]
-    return [
-        Path(
-            cookiecutter(
-                str(TEMPLATE),
-                no_input=True,
-                default_config=True,
-                output_dir=str(folder),
-                extra_context={
-                    "project_name": f"Example {starter}",
-                    "project_slug": f"example-{starter.replace('_', '-')}",
-                    "starter": starter,
-                },
-            )
-        )
-        for starter in starters
-    ]
+from . import TEMPLATE, render
 
 
 def main() -> None:
@@ -41,8 +18,9 @@ def main() -> None:
     folder = Path(sys.argv[1])
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         sys.exit(f"{folder} is not an empty folder")
-    for project in render(folder):
-        print(project)
+    for starter in json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))["starter"]:
+        slug = f"example-{starter.replace('_', '-')}"
+        print(render(folder, project_name=f"Example {starter}", project_slug=slug, starter=starter))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Make docs/run.svg: a real run in a new project, as a terminal shows it.
 
-    uv run python tools/picture.py
+    uv run python -m tools.picture
 
 Renders the default project, runs its suite, plants one bug (a task left running), and runs the suite again.
 """
@@ -12,11 +12,12 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from cookiecutter.main import cookiecutter
 from rich.console import Console
 from rich.text import Text
+from tests.conftest import execute
 
-TEMPLATE = Path(__file__).resolve().parents[1]
+from . import TEMPLATE, render
+
 BUG = """import asyncio
 
 
@@ -32,11 +33,7 @@ async def test_it_polls() -> None:
 
 def shown(console: Console, folder: Path, *command: str) -> None:
     """Run ``command`` and show it, and what it says, without what differs from machine to machine."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "VIRTUAL_ENV"))}
-    env |= {"COLUMNS": "96", "PY_COLORS": "1", "UV_PYTHON": sys.executable}
-    done = subprocess.run(
-        ["uv", *command], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+    done = execute(folder, "uv", *command, COLUMNS="96", PY_COLORS="1", UV_PYTHON=sys.executable)
     said = re.sub(
         r"(Using --randomly-seed|Using CPython|Creating virtual|Installed|Resolved|Built).*\n", "", done.stdout
     )
@@ -49,7 +46,7 @@ def shown(console: Console, folder: Path, *command: str) -> None:
 def main() -> None:
     console = Console(record=True, width=96, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115
     with TemporaryDirectory() as out:
-        folder = Path(cookiecutter(str(TEMPLATE), no_input=True, output_dir=out))
+        folder = render(Path(out))
         subprocess.run(["uv", "sync", "-q", "--python", sys.executable], cwd=folder, check=True)
         shown(console, folder, "run", "pytest", "-q")
         (folder / "tests" / "test_poll.py").write_text(BUG, encoding="utf-8")

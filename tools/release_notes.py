@@ -6,9 +6,8 @@ uv run python -m tools.release_notes v1.2.3
 import json
 import re
 import sys
-from pathlib import Path
 
-TEMPLATE = Path(__file__).resolve().parents[1]
+from . import TEMPLATE
 
 
 def notes(tag: str, changelog: str, version: str) -> str:
