@@ -8,7 +8,6 @@ at the least: that is the floor. All clients take turns in one run, after a warm
 
 import argparse
 import asyncio
-import json
 import logging
 import statistics
 import sys
@@ -17,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
+import harness
 import httpx
 import httpx2
 
@@ -119,10 +119,8 @@ async def measure(requests: int, rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.parser(__doc__, rounds=5)
     parser.add_argument("--requests", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -134,9 +132,7 @@ def main() -> None:
     print(f"{options.requests} requests of 50 ms, {CONCURRENCY} at a time; floor {floor:.2f} s")
     for name, taken in medians.items():
         print(f"{name:>14}  {taken:6.2f} s  {ratios[name]:6.2f} x the floor")
-    if options.json:
-        figures = {"floor": floor, "seconds": medians, "ratios": ratios}
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    harness.keep({"floor": floor, "seconds": medians, "ratios": ratios}, options.json)
     return None
 
 

@@ -19,6 +19,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import harness
 from aiohttp import web
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "templates" / "chat"))
@@ -192,11 +193,9 @@ async def measure(options: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.parser(__doc__, rounds=7)
     parser.add_argument("--clients", type=int, default=500)
     parser.add_argument("--talkers", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--serve", choices=["bare", "room"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -204,8 +203,7 @@ def main() -> None:
     figures = asyncio.run(measure(options))
     for name, figure in figures.items():
         print(f"{name:>28}  {figure:8.3f}")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    harness.keep(figures, options.json)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,7 @@
 Each figure is a ratio of two medians, measured in turns in one run after a warm-up.
 """
 
-import argparse
 import asyncio
-import json
 import sqlite3
 import sys
 import tempfile
@@ -17,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
 
+import harness
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -124,9 +123,7 @@ def measure(rounds: int, *subjects: Subject) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, help="write the results to this file")
-    arguments = parser.parse_args()
+    arguments = harness.parser(__doc__).parse_args()
     plain, batch = measure(9, batch_by_sqlite3, batch_by_ledger)
     slow, fast = measure(5, by_defaults(commits), by_ledger(commits))
     slow_transfers, fast_transfers = measure(3, by_defaults(transfers), by_ledger(transfers))
@@ -147,8 +144,7 @@ def main() -> None:
         table.add_row(figure, f"{other * 1000:,.0f} ms", f"{ours * 1000:,.0f} ms", f"{ratio:.2f}", goal)
         results[name] = {"other_s": other, "ledger_s": ours, "ratio": ratio}
     Console(width=120).print(table)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+    harness.keep(results, arguments.json)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ small files are also kept in memory, as a disk that others use as well makes wha
 
 import argparse
 import asyncio
-import json
 import statistics
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import aiohttp
+import harness
 from aiohttp import web
 from obstore.store import LocalStore, MemoryStore, ObjectStore
 from rich.progress import Progress
@@ -134,9 +134,7 @@ async def measure(rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path)
+    parser = harness.parser(__doc__, rounds=9)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -144,8 +142,7 @@ def main() -> None:
     figures = asyncio.run(measure(options.rounds))
     for name, figure in figures.items():
         print(f"{name:>32}  {figure:8.2f}")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    harness.keep(figures, options.json)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ batches of 1,000 rows in transactions to a new SQLite file in WAL mode. Rounds a
 import argparse
 import asyncio
 import csv
-import json
 import os
 import sqlite3
 import statistics
@@ -21,6 +20,7 @@ from contextlib import closing, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import harness
 from pydantic import ValidationError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "templates" / "etl"))
@@ -109,9 +109,7 @@ def measure(rounds: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
+    parser = harness.parser(__doc__, rounds=5)
     parser.add_argument("--growth", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.growth:
@@ -122,5 +120,4 @@ if __name__ == "__main__":
     print(f"etl starter       {figures['starter_rows_s']:>10,.0f} rows/s")
     print(f"ratio             {figures['throughput_ratio']:>10.2f}   (wanted: >= 0.6)")
     print(f"memory, 1M rows   {figures['growth_mb_1m_rows']:>+10.1f} MB (wanted: <= 80)")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    harness.keep(figures, options.json)

@@ -6,8 +6,6 @@ Timed are all the commands that a user gives, as whole processes, with what they
 first round fills it and does not count. Both take turns in one run.
 """
 
-import argparse
-import json
 import os
 import re
 import shutil
@@ -15,8 +13,12 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import harness
 
 TEMPLATE = Path(__file__).resolve().parents[1]
 UV = shutil.which("uv") or "uv"
@@ -45,24 +47,22 @@ def bare(folder: Path) -> str:
     return run(folder / "bare", UV, "run", "pytest", "-q", "-o", "asyncio_mode=auto")
 
 
+def timed(way: Callable[[Path], str]) -> tuple[float, int]:
+    """Go a way in a folder of its own; return the seconds it took, and how many tests have passed."""
+    with TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        said = way(Path(folder))
+        took = time.perf_counter() - started
+    (passed,) = re.findall(r"(\d+) passed", said)
+    return took, int(passed)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = harness.parser(__doc__, rounds=5).parse_args()
     ways = {"uv init, one test": bare, "async-template": ours}
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    tests: dict[str, int] = {}
-    for turn in range(options.rounds + 1):
-        for name, way in ways.items():
-            with TemporaryDirectory() as folder:
-                started = time.perf_counter()
-                said = way(Path(folder))
-                if turn:
-                    times[name].append(time.perf_counter() - started)
-            (passed,) = re.findall(r"(\d+) passed", said)
-            tests[name] = int(passed)
-    medians = {name: statistics.median(taken) for name, taken in times.items()}
+    runs = harness.in_turns(options.rounds, {name: partial(timed, way) for name, way in ways.items()})
+    medians = {name: statistics.median(took for took, _ in taken) for name, taken in runs.items()}
+    tests = {name: taken[0][1] for name, taken in runs.items()}
     results = {
         "seconds": medians,
         "tests": tests,
@@ -72,8 +72,7 @@ def main() -> None:
     for name, median in medians.items():
         print(f"{name:>18}  {median:6.2f} s  {tests[name]:4} tests")
     print(f"{'ratio':>18}  {results['ratio']:6.2f}")
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    harness.keep(results, options.json)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ A starter's work is its own `main`, in a process of its own, timed from its firs
 memory is the process's peak. The chat room is a server: there the work is messages that 50 clients hear.
 """
 
-import argparse
 import asyncio
 import json
 import shutil
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import harness
 from render import TEMPLATE, seconds
 
 STARTERS: list[str] = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))["starter"]
@@ -135,10 +135,7 @@ def renders(rounds: int) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="of each render")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = harness.parser(__doc__, rounds=5).parse_args()
     grown: dict[str, dict[str, list[float]]] = {}
     with api() as url:
         for starter in [name for name in STARTERS if name in WORKS]:
@@ -154,9 +151,7 @@ def main() -> None:
         print(f"{starter:>12}  {one:>28}  {took:>24}  {memory:>20}")
     rendered = renders(options.rounds)
     print("render with 1, 2, ... starters (ms): " + " ".join(f"{value * 1000:.0f}" for value in rendered))
-    if options.json:
-        results = {"times": TIMES, "starters": grown, "render_s": rendered}
-        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    harness.keep({"times": TIMES, "starters": grown, "render_s": rendered}, options.json)
 
 
 if __name__ == "__main__":

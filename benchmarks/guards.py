@@ -6,16 +6,17 @@ Both suites are the same file and run as whole processes, in turns, after one wa
 waits; CPU time is what the guards take, whatever else the machine does.
 """
 
-import argparse
-import json
 import os
 import shutil
 import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import harness
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 SETTINGS = """
@@ -54,19 +55,12 @@ def seconds(folder: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.parser(__doc__, rounds=5)
     parser.add_argument("--tests", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with TemporaryDirectory() as out:
         suites = {name: suite(Path(out) / name, options.tests, name == "guards") for name in ("plain", "guards")}
-        times: dict[str, list[tuple[float, float]]] = {name: [] for name in suites}
-        for turn in range(options.rounds + 1):
-            for name, folder in suites.items():
-                took = seconds(folder)
-                if turn:  # the first is the warm-up
-                    times[name].append(took)
+        times = harness.in_turns(options.rounds, {name: partial(seconds, folder) for name, folder in suites.items()})
     result: dict[str, float] = {"tests": options.tests}
     print(f"{options.tests} empty tests, ms/test    wall     CPU")
     for name, taken in times.items():
@@ -76,8 +70,7 @@ def main() -> None:
         result[f"cost_{kind}_ms"] = result[f"guards_{kind}_ms"] - result[f"plain_{kind}_ms"]
     for name in "plain", "guards", "cost":
         print(f"{name:>22}  {result[f'{name}_wall_ms']:9.2f}  {result[f'{name}_cpu_ms']:6.2f}")
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    harness.keep(result, options.json)
 
 
 if __name__ == "__main__":

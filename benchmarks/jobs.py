@@ -8,7 +8,6 @@ Small tasks do nothing; big ones are 50 ms of CPU work in Python.
 
 import argparse
 import asyncio
-import json
 import logging
 import re
 import resource
@@ -24,6 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import harness
 import taskiq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "templates" / "jobs"))
@@ -158,9 +158,7 @@ async def measure(rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
+    parser = harness.parser(__doc__, rounds=3)
     parser.add_argument("--worker", metavar="URL", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -175,8 +173,7 @@ def main() -> None:
     print(f"{'2 workers over 1':>30}  {results['two_over_one']:8.2f} x on CPU work (>= 1.6)")
     print(f"{'2 bare processes over 1':>30}  {results['two_processes_over_one']:8.2f} x: what this machine gives")
     print(f"{'10,000 tasks':>30}  {results['growth_mb_10k_tasks']:8.1f} MB more")
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    harness.keep(results, options.json)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,7 @@ The same pictures (JPEG, 12 megapixels) and sounds (FLAC, a minute) are converte
 two workers, the start of the workers included; medians after a warm-up. A ticker of 5 ms measures the loop's lag.
 """
 
-import argparse
 import asyncio
-import json
 import statistics
 import sys
 import tempfile
@@ -16,6 +14,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import harness
 import numpy as np
 import soundfile
 from PIL import Image
@@ -67,10 +66,8 @@ async def in_two_workers(jobs: list[Job], scratch: Path) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.parser(__doc__, rounds=3)
     parser.add_argument("--files", type=int, default=24, help="pictures, and as many sounds")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     one, two, lags = list[float](), list[float](), list[float]()
     with tempfile.TemporaryDirectory() as folder:
@@ -94,9 +91,9 @@ def main() -> None:
     print(f"{'two workers':>18}  {statistics.median(two):6.2f} s")
     print(f"{'ratio':>18}  {ratio:6.2f}")
     print(f"{'lag of the loop':>18}  p50 {p50:.1f}, p99 {p99:.1f}, most {max(lags) * 1000:.1f} ms")
-    if options.json:
-        result = {"seconds": {"one": one, "two": two}, "ratio": ratio, "lag_ms": {"p50": p50, "p99": p99}}
-        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    harness.keep(
+        {"seconds": {"one": one, "two": two}, "ratio": ratio, "lag_ms": {"p50": p50, "p99": p99}}, options.json
+    )
 
 
 if __name__ == "__main__":

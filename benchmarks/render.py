@@ -5,14 +5,15 @@
 Both are timed as whole processes (`python -m cookiecutter --no-input`), in turns, after one warm-up each.
 """
 
-import argparse
-import json
 import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import harness
 
 TEMPLATE = Path(__file__).resolve().parents[1]
 
@@ -35,25 +36,17 @@ def seconds(template: Path, out: Path) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = harness.parser(__doc__, rounds=15).parse_args()
     with TemporaryDirectory() as folder:
         templates = {"one file": one_file_template(Path(folder) / "bare"), "async-template": TEMPLATE}
-        times: dict[str, list[float]] = {name: [] for name in templates}
-        for turn in range(options.rounds + 1):
-            for name, template in templates.items():
-                took = seconds(template, Path(folder) / "out")
-                if turn:  # the first is the warm-up
-                    times[name].append(took)
+        ways = {name: partial(seconds, template, Path(folder) / "out") for name, template in templates.items()}
+        times = harness.in_turns(options.rounds, ways)
     medians = {name: statistics.median(taken) for name, taken in times.items()}
     ratio = medians["async-template"] / medians["one file"]
     for name, median in medians.items():
         print(f"{name:>15}  {median * 1000:6.0f} ms")
     print(f"{'ratio':>15}  {ratio:6.2f}")
-    if options.json:
-        options.json.write_text(json.dumps({"seconds": medians, "ratio": ratio}, indent=2) + "\n", encoding="utf-8")
+    harness.keep({"seconds": medians, "ratio": ratio}, options.json)
 
 
 if __name__ == "__main__":

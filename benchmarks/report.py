@@ -11,7 +11,6 @@ import json
 import operator
 import os
 import platform
-import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -20,7 +19,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-TEMPLATE = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools import TEMPLATE, put_into_readme
+
 FIGURES = TEMPLATE / "docs" / "figures"
 BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
 PACKAGES = """
@@ -156,9 +158,7 @@ def main() -> None:
     for script in parser.parse_args().scripts or SCRIPTS:
         measure(script)
     chart()
-    readme = TEMPLATE / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    readme.write_text(re.sub(f"(?<={BEGIN}).*(?={END})", table(), text, flags=re.DOTALL), encoding="utf-8")
+    put_into_readme(BEGIN, table(), END)
 
 
 if __name__ == "__main__":

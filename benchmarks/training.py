@@ -7,9 +7,7 @@ end of the first epoch to that of the last: each start of a worker costs the imp
 apart. The status figures are of one client that asks every 5 ms, in a run of their own.
 """
 
-import argparse
 import asyncio
-import json
 import os
 import sys
 import tempfile
@@ -18,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 from statistics import median, quantiles
+
+import harness
 
 os.environ["OMP_NUM_THREADS"] = "1"  # as in the worker; before numpy is imported
 
@@ -94,10 +94,8 @@ async def ask(epochs: int, path: Path) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.parser(__doc__, rounds=7)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
     plains, workers, starts = [], [], []
@@ -131,8 +129,7 @@ def main() -> None:
     for name, value in results.items():
         table.add_row(name, f"{value:.3f}", limits.get(name, ""))
     Console().print(table)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    harness.keep(results, options.json)
 
 
 if __name__ == "__main__":

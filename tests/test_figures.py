@@ -38,7 +38,7 @@ def test_every_figure_has_been_measured_and_says_with_what(report: ModuleType) -
 
 def test_every_benchmark_is_part_of_the_report(report: ModuleType) -> None:
     scripts = {path.stem for path in (TEMPLATE / "benchmarks").glob("*.py")}
-    assert scripts == {*report.SCRIPTS, "report", "timeline"}
+    assert scripts == {*report.SCRIPTS, "report", "timeline", "harness"}
 
 
 def test_the_pictures_that_the_readme_shows_are_there() -> None:
