@@ -137,6 +137,7 @@ async def test_a_worker_killed_in_its_work_is_an_error_and_costs_an_epoch_at_mos
             if len(checkpoint.history) == 2:
                 [worker] = multiprocessing.active_children()
                 worker.kill()
+                await asyncio.to_thread(worker.join)  # dying, it may still fill what a read frees
 
     with pytest.raises(ChildProcessError, match=r"^the worker died: exit code -9$"):
         await kill_after_two()
