@@ -1,13 +1,13 @@
 """Refuse, before a file is written, the answers that could not give a working project: one line each, exit 1.
 
-It does without re and json, whose import would take as long as all the rest of it.
+It does without re, json and unicodedata, whose import would take as long as all the rest of it.
 """
 
 import keyword
 import sys
-import unicodedata
 
 LONGEST = {"project_name": 100, "full_name": 200, "email": 200, "description": 500}
+CONTROL = {*map(chr, range(32)), *map(chr, range(127, 160)), "\u2028", "\u2029"}  # and line breaks of Unicode
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 DEVICES = {"con", "prn", "aux", "nul", *(f"{name}{number}" for name in ("com", "lpt") for number in range(10))}
 STDLIB_TOO = {"annotationlib", "compression", "test"}  # what sys.stdlib_module_names of 3.11 does not list
@@ -28,7 +28,7 @@ def problem(answers: dict[str, str]) -> str | None:
     """Return the first reason to refuse ``answers``, naming the answer, the rule and a suggestion, or None."""
     for key, most in LONGEST.items():
         text = answers[key]
-        if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text):
+        if any(c in CONTROL or "\ud800" <= c <= "\udfff" for c in text):
             return f"{key} {text!a} holds a control character or a line break: write it as one plain line."
         if text != text.strip() or (not text and key != "description"):
             better = text.strip() or "a few words"

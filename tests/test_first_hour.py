@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -64,9 +65,12 @@ def test_five_lines_turn_it_into_a_program_of_ones_own(cats: Path, tmp_path: Pat
     readme = (cats / "README.md").read_text(encoding="utf-8")
     own = readme.partition("## Make it your own")[2].partition("\n## ")[0]
     assert re.findall(r"^(\d)\. ", own, re.MULTILINE) == list("12345")
-    remove, delete = (re.search(command, own) for command in (r"`uv (remove [^`]+)`", r"`rm ([^`]+)`"))
-    assert remove
+    delete, stays = (re.search(said, own) for said in (r"`rm ([^`]+)`", r"`(\w+)` stays"))
     assert delete
+    assert stays
+    dependencies = tomllib.loads((cats / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    removed = {re.split(r"[^-\w]", dependency)[0] for dependency in dependencies} - {stays[1]}
+    assert len(removed) == len(dependencies) - 1
 
     dogs = tmp_path / "dogs"
     shutil.copytree(cats, dogs, ignore=shutil.ignore_patterns(".venv", ".git", ".*_cache"))
@@ -79,7 +83,7 @@ def test_five_lines_turn_it_into_a_program_of_ones_own(cats: Path, tmp_path: Pat
         (path,) = [*dogs.glob(name), *dogs.glob(f"src/*/{name}")]
         path.write_text(path.read_text(encoding="utf-8").replace("cats", "dogs"), encoding="utf-8")
     (dogs / "tests/test_app.py").write_text(TEST, encoding="utf-8")
-    run(dogs, uv, *remove[1].split(), UV_PYTHON=sys.executable)
+    run(dogs, uv, "remove", *removed, UV_PYTHON=sys.executable)
 
     assert run(dogs, uv, "run", "dogs", "--name", "Ada") == "Hello, Ada!\n"
     assert "1 passed" in run(dogs, uv, "run", "pytest", "-q")
