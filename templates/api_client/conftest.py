@@ -2,9 +2,9 @@
 
 import asyncio
 import socket
-from asyncio.subprocess import Process
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from subprocess import Popen
 
 import aiohttp
 import pytest
@@ -150,7 +150,7 @@ def busy_args(base_url: str, script: deque[web.Response | int | str]) -> list[st
 
 
 @pytest.fixture
-def until_busy(busy: asyncio.Event) -> Callable[[Process], Awaitable[object]]:
+def until_busy(busy: asyncio.Event) -> Callable[[Popen[str]], Awaitable[object]]:
     """Return when the program has asked and waits."""
     return lambda _process: busy.wait()
 

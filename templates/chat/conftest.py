@@ -2,8 +2,8 @@
 
 import asyncio
 import socket
-from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from subprocess import Popen
 from typing import Any
 
 import aiohttp
@@ -153,12 +153,12 @@ def busy_args() -> list[str]:
 
 
 @pytest.fixture
-def until_busy() -> Callable[[Process], Awaitable[object]]:
+def until_busy() -> Callable[[Popen[str]], Awaitable[object]]:
     """Return when it listens."""
 
-    async def until_busy(process: Process) -> None:
+    async def until_busy(process: Popen[str]) -> None:
         assert process.stdout
-        line = (await process.stdout.readline()).decode()
+        line = await asyncio.to_thread(process.stdout.readline)
         assert line.startswith("listening on http://127.0.0.1:")
 
     return until_busy

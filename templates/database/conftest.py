@@ -4,11 +4,11 @@ import asyncio
 import os
 import sys
 import tempfile
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from subprocess import Popen
 from typing import Protocol
 from uuid import uuid4
 
@@ -171,12 +171,12 @@ def busy_args(sqlite_url: str) -> list[str]:
 
 
 @pytest.fixture
-def until_busy() -> Callable[[Process], Awaitable[object]]:
+def until_busy() -> Callable[[Popen[str]], Awaitable[object]]:
     """Return when the program has said that it begins with the transfers."""
 
-    async def until_busy(process: Process) -> None:
+    async def until_busy(process: Popen[str]) -> None:
         assert process.stderr
-        assert b"transfers between" in await process.stderr.readline()
+        assert "transfers between" in await asyncio.to_thread(process.stderr.readline)
 
     return until_busy
 

@@ -4,11 +4,11 @@ import asyncio
 import gzip
 import os
 import uuid
-from asyncio.subprocess import Process
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from subprocess import Popen
 
 import aiohttp
 import pytest
@@ -223,7 +223,7 @@ def busy_args(offer: Callable[..., str], folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def until_busy(busy: asyncio.Event) -> Callable[[Process], Awaitable[object]]:
+def until_busy(busy: asyncio.Event) -> Callable[[Popen[str]], Awaitable[object]]:
     """Return when the site has sent the first half."""
     return lambda _process: busy.wait()
 

@@ -3,13 +3,12 @@
 import asyncio
 import json
 import os
-import subprocess
 import sys
 import tempfile
-from asyncio.subprocess import Process
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
 from uuid import uuid4
 
 import pytest
@@ -103,24 +102,24 @@ for line in sys.stdin:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def forks() -> Iterator[subprocess.Popen[bytes] | None]:
+def forks() -> Iterator[Popen[bytes] | None]:
     """That process, started before anybody asks for it: it gets ready beside the first tests."""
     if not hasattr(os, "fork"):
         yield None
         return
-    with subprocess.Popen(
+    with Popen(
         [sys.executable, "-c", FORKS, main.__module__],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=DEVNULL,
     ) as process:
         yield process
         process.kill()
 
 
 @pytest.fixture
-def killed_at(forks: subprocess.Popen[bytes] | None) -> Callable[..., int]:
+def killed_at(forks: Popen[bytes] | None) -> Callable[..., int]:
     """Runs `main` in a process that SIGKILLs itself before its n-th statement or commit.
 
     Returns the exit status: 0 if the run came to its end before that.
@@ -260,7 +259,7 @@ def busy_args(
 
 
 @pytest.fixture
-def until_busy(busy: asyncio.Event) -> Callable[[Process], Awaitable[object]]:
+def until_busy(busy: asyncio.Event) -> Callable[[Popen[str]], Awaitable[object]]:
     """Return when the program waits for the page."""
     return lambda _process: busy.wait()
 

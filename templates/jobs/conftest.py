@@ -11,6 +11,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from subprocess import Popen
 from typing import NoReturn
 
 import pytest
@@ -176,7 +177,7 @@ def busy_args(tree: Path, nats_url: str) -> list[str]:
 
 
 @pytest_asyncio.fixture
-async def until_busy(nats_url: str) -> AsyncIterator[Callable[[Process], Awaitable[object]]]:
+async def until_busy(nats_url: str) -> AsyncIterator[Callable[[Popen[str]], Awaitable[object]]]:
     """Return when the program has submitted a task."""
     client = await import_module("nats").connect(nats_url)
     tasks = await client.subscribe(QUEUE)

@@ -5,11 +5,11 @@ import os
 import struct
 import sys
 import zlib
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import numpy as np
@@ -173,12 +173,12 @@ def busy_args(draw: Callable[..., Path], source: Path, to: Path) -> list[str]:
 
 
 @pytest.fixture
-def until_busy() -> Callable[[Process], Awaitable[object]]:
+def until_busy() -> Callable[[Popen[str]], Awaitable[object]]:
     """Return when the program tells of the first picture."""
 
-    async def until_busy(process: Process) -> None:
-        assert process.stdout is not None
-        assert b"cat" in await process.stdout.readline()
+    async def until_busy(process: Popen[str]) -> None:
+        assert process.stdout
+        assert "cat" in await asyncio.to_thread(process.stdout.readline)
 
     return until_busy
 

@@ -3,13 +3,13 @@
 import asyncio
 import os
 import sys
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.forkserver import ensure_running, set_forkserver_preload
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from subprocess import Popen
 
 import aiohttp
 import pytest
@@ -96,12 +96,13 @@ def busy_args(path: Path) -> list[str]:
 
 
 @pytest.fixture
-def until_busy() -> Callable[[Process], Awaitable[object]]:
+def until_busy() -> Callable[[Popen[str]], Awaitable[object]]:
     """Return when it answers requests, and its worker is on its way up."""
 
-    async def until_busy(process: Process) -> None:
+    async def until_busy(process: Popen[str]) -> None:
         assert process.stdout
-        assert (await process.stdout.readline()).startswith(b"status: http://127.0.0.1:")
+        line = await asyncio.to_thread(process.stdout.readline)
+        assert line.startswith("status: http://127.0.0.1:")
 
     return until_busy
 

@@ -2,63 +2,74 @@
 """The program as its users meet it: a process with arguments, signals and an exit status."""
 
 import asyncio
+import json
 import os
 import signal
-import subprocess
 import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from importlib.metadata import version
-from typing import Protocol
+from subprocess import PIPE, Popen
 
 import pytest
-import pytest_asyncio
 
 import {{ cookiecutter.__package_name }}.__main__ as program
 
 PACKAGE = "{{ cookiecutter.__package_name }}"
 PROGRAM = "{{ cookiecutter.project_slug }}"
-COMMAND = [sys.executable, "-m", PACKAGE]
+# `python -m` and the package, but for one thing: it has its imports behind it, which are most of
+# a start, when its arguments arrive by stdin. So the programs of all tests can start side by side.
+READY = f"""
+import json, runpy, sys
+import cyclopts, {PACKAGE}.app
+sys.argv += json.loads(input())
+runpy.run_module("{PACKAGE}", run_name="__main__", alter_sys=True)
+"""
 ENVIRONMENT = {**os.environ, "PYTHONUTF8": "1", "COLUMNS": "200"}
 pytestmark = pytest.mark.deadline(60)  # a process starts slowly on a busy machine
+Start = Callable[..., Popen[str]]
 
 
-class Start(Protocol):
-    """Starts the program; nobody reads its output if ``reader`` is False."""
+def get_ready() -> Popen[str]:
+    """Start a program that waits for its arguments."""
+    command = [sys.executable, "-c", READY]
+    return Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, encoding="utf-8", env=ENVIRONMENT)
 
-    async def __call__(self, *arguments: str, reader: bool = True) -> Process: ...
+
+@pytest.fixture(scope="module")
+def ready(request: pytest.FixtureRequest) -> Iterator[list[Popen[str]]]:
+    """One for each test that starts the program; none if the tests are spread over workers."""
+    users = sum("start" in getattr(test, "fixturenames", ()) for test in request.session.items)
+    ready = [get_ready() for _ in range(0 if "PYTEST_XDIST_WORKER" in os.environ else users)]
+    yield ready
+    for process in ready:
+        process.kill()
+        process.communicate()
 
 
-@pytest_asyncio.fixture
-async def start() -> AsyncIterator[Start]:
+@pytest.fixture
+def start(ready: list[Popen[str]]) -> Iterator[Start]:
     """Start the program as often as a test likes; what still runs at the test's end is killed."""
-    started: list[Process] = []
+    started: list[Popen[str]] = []
 
-    async def start(*arguments: str, reader: bool = True) -> Process:
-        nobody, stdout = os.pipe()
-        os.close(nobody)
-        process = await asyncio.create_subprocess_exec(
-            *(*COMMAND, *arguments),
-            stdout=PIPE if reader else stdout,
-            stderr=PIPE,
-            env=ENVIRONMENT,
-        )
-        os.close(stdout)
+    def start(*arguments: str, reader: bool = True) -> Popen[str]:
+        process = ready.pop() if ready else get_ready()
         started.append(process)
+        if not reader and process.stdout:
+            process.stdout.close()
+        print(json.dumps(arguments), file=process.stdin, flush=True)
         return process
 
     yield start
     for process in started:
-        if process.returncode is None:
+        if process.poll() is None:
             process.kill()
-        await process.communicate()
+            process.communicate()
 
 
-async def ended(process: Process) -> tuple[int, str, str]:
-    """Wait for the program's end; return its exit status, and its stdout and stderr as text."""
-    stdout, stderr = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, stdout.decode(), stderr.decode()
+async def ended(process: Popen[str]) -> tuple[int, str, str]:
+    """Wait for the program's end; return its exit status, and its stdout and stderr."""
+    stdout, stderr = await asyncio.to_thread(process.communicate)
+    return process.returncode, stdout, stderr
 
 
 def assert_clean(stderr: str) -> None:
@@ -67,31 +78,18 @@ def assert_clean(stderr: str) -> None:
         assert trouble not in stderr, stderr
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_work() -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """The program asked for what needs no work: it starts beside the other tests, to be quick."""
-    no_work = {
-        option: subprocess.Popen(
-            [*COMMAND, option], env=ENVIRONMENT, stdout=PIPE, stderr=PIPE, encoding="utf-8"
-        )
-        for option in ("--help", "--no-such-option")
-    }
-    yield no_work
-    for process in no_work.values():
-        process.kill()
-        process.communicate()
-
-
-def test_help_shows_the_program_and_its_options(no_work: dict[str, subprocess.Popen[str]]) -> None:
-    stdout, stderr = no_work["--help"].communicate()
-    assert (no_work["--help"].returncode, stderr) == (0, "")
+@pytest.mark.asyncio
+async def test_help_shows_the_program_and_its_options(start: Start) -> None:
+    status, stdout, stderr = await ended(start("--help"))
+    assert (status, stderr) == (0, "")
     assert PROGRAM in stdout
     assert f"{PACKAGE.upper()}_" in stdout
 
 
-def test_a_bad_option_is_refused_in_one_line(no_work: dict[str, subprocess.Popen[str]]) -> None:
-    stdout, stderr = no_work["--no-such-option"].communicate()
-    assert (no_work["--no-such-option"].returncode, stdout) == (2, "")
+@pytest.mark.asyncio
+async def test_a_bad_option_is_refused_in_one_line(start: Start) -> None:
+    status, stdout, stderr = await ended(start("--no-such-option"))
+    assert (status, stdout) == (2, "")
     assert stderr.startswith(f"{PROGRAM}: Unknown option: --no-such-option.")
     assert stderr.count("\n") == 1
 
@@ -116,7 +114,7 @@ def test_work_that_a_signal_cancels_ends_with_the_status_of_that_signal(
 
 @pytest.mark.asyncio
 async def test_it_does_its_work(start: Start, working_args: list[str]) -> None:
-    status, _, stderr = await ended(await start(*working_args))
+    status, _, stderr = await ended(start(*working_args))
     assert status == 0, stderr
     assert_clean(stderr)
 
@@ -125,10 +123,8 @@ async def test_it_does_its_work(start: Start, working_args: list[str]) -> None:
 async def test_a_reader_of_its_output_who_leaves_early_sees_no_traceback(
     start: Start, working_args: list[str]
 ) -> None:
-    process = await start(*working_args, reader=False)
-    assert process.stderr is not None
-    stderr = (await process.stderr.read()).decode()
-    assert await process.wait() == 1, stderr
+    status, _, stderr = await ended(start(*working_args, reader=False))
+    assert status == 1, stderr
     assert_clean(stderr)
 
 
@@ -136,7 +132,7 @@ async def test_a_reader_of_its_output_who_leaves_early_sees_no_traceback(
 async def test_an_expected_failure_is_told_in_one_line(
     start: Start, failing_args: list[str]
 ) -> None:
-    status, _, stderr = await ended(await start(*failing_args))
+    status, _, stderr = await ended(start(*failing_args))
     told = [line for line in stderr.splitlines() if not line.startswith(("INFO ", "WARNING "))]
     assert (status, len(told)) == (1, 1), stderr
     assert_clean(stderr)
@@ -148,11 +144,11 @@ async def test_an_expected_failure_is_told_in_one_line(
 async def test_a_signal_in_the_middle_of_the_work_stops_it_cleanly(
     start: Start,
     busy_args: list[str],
-    until_busy: Callable[[Process], Awaitable[object]],
+    until_busy: Callable[[Popen[str]], Awaitable[object]],
     drains: bool,
     signum: signal.Signals,
 ) -> None:
-    process = await start(*busy_args)
+    process = start(*busy_args)
     await until_busy(process)
     process.send_signal(signum)
     status, _, stderr = await ended(process)
