@@ -1,6 +1,6 @@
 """What the client costs: against the time the API itself takes, and beside httpx2 and httpx.
 
-    uv run python benchmarks/api_client.py [--requests 2000] [--rounds 5] [--json FILE]
+    uv run --group bench python benchmarks/api_client.py [--requests 2000] [--rounds 5] [--json FILE]
 
 The API answers each request after 50 ms, in a process of its own. With 100 requests at a time 2,000 of them take 1.00 s
 at the least: that is the floor. All clients take turns in one run, after a warm-up, and read and parse each answer.
