@@ -54,6 +54,11 @@ def pytest_configure(config: pytest.Config) -> None:
     BlockingError.__init__ = init_and_tell  # type: ignore[assignment, method-assign]
 
 
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # what has been imported stays: the collections after the tests leave it out
+
+
 @pytest.fixture(autouse=True)
 def guards(request: pytest.FixtureRequest) -> Generator[None]:
     """Set up before the test's other fixtures; torn down after them, and after its loop."""
