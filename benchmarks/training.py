@@ -3,9 +3,9 @@
     uv run --group bench python benchmarks/training.py [--epochs 20] [--rounds 11] [--json FILE]
 
 Both loops take turns in one run, after a warm-up, and end with the same weights, which is checked. Each has a fresh
-process, the plain loop too: two processes that do the same differ by some per cent, one that has done it before is faster.
-Timed is from the end of the first epoch to that of the last: each start of a worker costs the import of scikit-learn
-once, which is told apart. The status figures are of one client that asks every 5 ms, in a run of their own.
+process, the plain loop too, as one that has trained before trains faster. Timed is from the end of the first epoch to
+that of the last: each start of a worker costs the import of scikit-learn once, which is told apart. The status figures
+are of one client that asks every 5 ms, in a run of their own.
 """
 
 import asyncio

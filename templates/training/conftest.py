@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.forkserver import ensure_running, set_forkserver_preload
@@ -16,6 +16,25 @@ import pytest
 import pytest_asyncio
 
 from app import Checkpoint, main, train
+
+DEFAULTS = f"""
+import asyncio, pathlib, sys
+from {main.__module__} import main
+sys.exit(asyncio.run(main(epochs=5, checkpoint=pathlib.Path(sys.argv[1]))))
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def defaults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Popen[bytes], Path]]:
+    """Five epochs with all defaults, a spawned worker too, while other tests run; and its words."""
+    folder = tmp_path_factory.mktemp("defaults")
+    command = [sys.executable, "-c", DEFAULTS, str(folder / "digits.npz")]
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with (folder / "told").open("wb") as told:
+        process = Popen(command, env=paths, stdout=told, stderr=told)
+    with process:
+        yield process, folder / "told"
+        process.kill()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,7 +65,7 @@ def finished(fork: type[BaseProcess], tmp_path_factory: pytest.TempPathFactory) 
     path = tmp_path_factory.mktemp("finished") / "digits.npz"
 
     async def finish() -> None:
-        async for _ in train(Checkpoint(batch=128), 5, path, fork):
+        async for _ in train(Checkpoint(batch=500), 5, path, fork):
             pass
 
     asyncio.run(finish())
