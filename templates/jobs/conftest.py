@@ -24,13 +24,13 @@ WORKER = f"""
 import asyncio, logging, signal, sys
 from {main.__module__} import main
 
-async def work():
+async def work(url):
     cancel = asyncio.current_task().cancel
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, cancel)
-    return await main(worker=True, broker_url=sys.argv[1], concurrency=1, redeliver={REDELIVER})
+    return await main(worker=True, broker_url=url, concurrency=1, redeliver={REDELIVER})
 
 logging.basicConfig(level=logging.INFO)
-sys.exit(asyncio.run(work()))
+sys.exit(asyncio.run(work(input())))
 """
 
 
@@ -120,29 +120,49 @@ async def start_worker() -> AsyncIterator[Callable[[str], asyncio.Task[int]]]:
             await asyncio.wait(started, timeout=patience)
 
 
-@pytest_asyncio.fixture
-async def start_process() -> AsyncIterator[Callable[[str], Awaitable[Process]]]:
-    """Start a worker in a process of its own, which does one task at a time; return when it can."""
-    started: list[Process] = []
-    paths = [*sys.path, os.environ.get("PYTHONPATH", "")]
+def worker_process() -> subprocess.Popen[str]:
+    """Start a worker in a process of its own, which waits to be told the URL of a broker."""
+    paths = os.pathsep.join(filter(None, [*sys.path, os.environ.get("PYTHONPATH", "")]))
+    return subprocess.Popen(
+        [sys.executable, "-c", WORKER],
+        env={**os.environ, "PYTHONPATH": paths},
+        stdin=PIPE,
+        stderr=PIPE,
+        text=True,
+    )
 
-    async def start(url: str) -> Process:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", WORKER, url),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-            stderr=PIPE,
-        )
+
+@pytest.fixture(scope="session", autouse=True)
+def ready() -> Iterator[list[subprocess.Popen[str]]]:
+    """Two such processes: they start while tests run that can do without them."""
+    ready = [worker_process(), worker_process()]
+    yield ready
+    for process in ready:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def start_process(
+    ready: list[subprocess.Popen[str]],
+) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Start a worker in a process of its own, which does one task at a time; return when it can."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(url: str) -> subprocess.Popen[str]:
+        process = ready.pop() if ready else worker_process()
         started.append(process)
+        assert process.stdin
         assert process.stderr
-        while b"Listening started" not in await process.stderr.readline():
-            pass
+        print(url, file=process.stdin, flush=True)
+        while "Listening started" not in process.stderr.readline():
+            assert process.poll() is None
         return process
 
     yield start
     for process in started:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
+        process.kill()
+        process.communicate()
 
 
 @pytest_asyncio.fixture

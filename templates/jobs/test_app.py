@@ -5,8 +5,8 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
-from asyncio.subprocess import Process
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from hashlib import sha256
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stamina
 from pytest_mock import MockerFixture
 from taskiq import async_shared_broker
 
@@ -418,7 +419,8 @@ async def test_a_failure_far_away_is_told_here(
 ) -> None:
     _ = start_worker(nats_url)
     async with connected(nats_url) as broker:
-        await run(broker, stumble, ["1", "9"], report, attempts=2)
+        with stamina.set_testing(True, attempts=sys.maxsize, cap=True):  # without the pauses
+            await run(broker, stumble, ["1", "9"], report, attempts=2)
     assert [len(tried[item]) for item in "19"] == [2, 2]
     assert str(dict(reports)["9"]) == "OSError: [Errno 5] the disk stumbles"
 
@@ -474,7 +476,7 @@ async def test_a_broker_that_restarts_loses_no_task(
 @pytest.mark.asyncio
 async def test_the_task_of_a_killed_worker_is_done_by_the_other_one(
     nats_url: str,
-    start_process: Callable[[str], Awaitable[Process]],
+    start_process: Callable[[str], subprocess.Popen[str]],
     pipes: list[str],
     reports: list[tuple[str, Any]],
     report: Report,
@@ -486,12 +488,13 @@ async def test_the_task_of_a_killed_worker_is_done_by_the_other_one(
         report(item, outcome)
         arrived.set()
 
-    killed, other = await asyncio.gather(start_process(nats_url), start_process(nats_url))
+    starting = [asyncio.to_thread(start_process, nats_url) for _ in ("killed", "other")]
+    killed, other = await asyncio.gather(*starting)
     async with connected(nats_url, redeliver=1) as broker, asyncio.TaskGroup() as group:
         group.create_task(run(broker, describe, pipes, note))
         writers = [await asyncio.to_thread(open, pipe, "wb") for pipe in pipes]
         killed.kill()  # in the middle of one of the two tasks
-        await killed.wait()
+        await asyncio.to_thread(killed.wait)
         for writer in writers:
             writer.close()
         await arrived.wait()
@@ -499,13 +502,13 @@ async def test_the_task_of_a_killed_worker_is_done_by_the_other_one(
         again = await asyncio.to_thread(open, lost, "wb")
         other.send_signal(signal.SIGTERM)  # in the middle of it, too
         assert other.stderr
-        while b"Stopping prefetching" not in await other.stderr.readline():
-            pass
+        while "Stopping prefetching" not in await asyncio.to_thread(other.stderr.readline):
+            assert other.poll() is None
         again.close()
     nothing = {"size": 0, "sha256": sha256().hexdigest()}
     assert dict(reports) == dict.fromkeys(pipes, nothing)
     assert len(reports) == 2
-    assert await other.wait() == 0
+    assert await asyncio.to_thread(other.wait) == 0
 
 
 @pytest.mark.asyncio
