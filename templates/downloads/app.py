@@ -67,7 +67,8 @@ class Downloader:
 
             async with aclosing(pieces()) as body:
                 data = body if size is None or size > PART else b"".join([it async for it in body])
-                part = max(PART, (size or 0) // 10_000 + 1)  # S3 takes no more parts than that
+                on_disk = isinstance(self.store, LocalStore)  # faster with what fits a CPU's cache
+                part = 2**20 if on_disk else max(PART, (size or 0) // 10_000 + 1)  # S3's most parts
                 put = obstore.put_async(self.store, name, data, chunk_size=part, max_concurrency=1)
                 await finish(put, response.close)
             return True
@@ -81,8 +82,7 @@ class Downloader:
         if min(self.concurrency, self.attempts) < 1:
             raise ValueError(f"limits must be positive: {self.concurrency=}, {self.attempts=}")
         states: Counter[str] = Counter(saved=0, present=0, failed=0)
-        owners: dict[str, str] = {}
-        turns = iter(dict.fromkeys(urls))
+        owners, turns = dict[str, str](), iter(dict.fromkeys(urls))
         look = not self.overwrite
         with suppress(BaseError):  # nothing is there in an empty store, so nobody needs to look
             look = look and bool(await finish(anext(obstore.list(self.store, chunk_size=1), [])))
