@@ -107,8 +107,11 @@ def postgres(memory: Path) -> Iterator[Postgres]:
             pytest.skip(reason)
         server = get_server(memory / "data", cleanup_mode="delete")
         try:
-            # Nobody needs these data after a power cut: do not wait for the disk.
-            server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
+            # Nobody needs these data after a power cut, nor passwords that are dear to guess.
+            server.psql(
+                "ALTER SYSTEM SET fsync = off; ALTER SYSTEM SET scram_iterations = 1;"
+                "SELECT pg_reload_conf();"
+            )
             yield Postgres(server.get_uri(), server)
         finally:
             server.cleanup()

@@ -266,8 +266,9 @@ async def test_a_plain_url_gets_an_async_driver(database_url: str) -> None:
 async def test_main_prints_balances_whose_sum_stays(
     database_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    run = partial(main, database_url=database_url, transfers=25, concurrency=3)
     for accounts, total in ((3, "300.00"), (5, "500.00"), (2, "500.00")):
-        assert await main(database_url=database_url, accounts=accounts, transfers=25) == 0
+        assert await run(accounts=accounts) == 0
         *balances, last = capsys.readouterr().out.splitlines()
         assert last.split() == ["total", total]
         amounts = [float(line.split()[-1]) for line in balances]
@@ -370,10 +371,10 @@ async def test_a_full_disk_is_a_clear_error_and_loses_nothing(sqlite_url: str) -
         await ledger.open_accounts({"ann": 1000, "bob": 0})
         async with ledger.transaction() as connection:
             await connection.exec_driver_sql("PRAGMA max_page_count = 1")  # no more than now
-        orders = [ledger.transfer(pay(1)) for _ in range(200)]
-        assert set(await failures(*orders)) == {UnavailableError}
+        long = [Transfer(f"{n:0500}", "ann", "bob", 1) for n in range(20)]  # it is full in a moment
+        assert set(await failures(*map(ledger.transfer, long))) == {UnavailableError}
         with pytest.raises(UnavailableError, match="disk is full"):
-            await ledger.transfer(pay(1))
+            await ledger.transfer(long[-1])
         count = len(await made(ledger))
         assert count > 0
         assert await ledger.balances() == {"ann": 1000 - count, "bob": count}

@@ -48,8 +48,11 @@ def server_url(memory: Path) -> Iterator[str]:
             pytest.skip(reason)
         server = get_server(memory / "data", cleanup_mode="delete")
         try:
-            # Nobody needs these data after a power cut: do not wait for the disk.
-            server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
+            # Nobody needs these data after a power cut, nor passwords that are dear to guess.
+            server.psql(
+                "ALTER SYSTEM SET fsync = off; ALTER SYSTEM SET scram_iterations = 1;"
+                "SELECT pg_reload_conf();"
+            )
             yield server.get_uri()
         finally:
             server.cleanup()
