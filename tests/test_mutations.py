@@ -40,6 +40,16 @@ MUTATIONS = [
     ),
     ("chat", "no bound on the rate", "times[-1] - times[0] < 1", "times[-1] < times[0]", "too_many_messages"),
     ("chat", "no goodbye", "app.on_shutdown.append(self._drain)", "app.on_shutdown.clear()", "sends_everybody_away"),
+    ("database", "money is made", "BETWEEN 0 AND", "BETWEEN -1e15 AND", "goes_below_zero"),
+    ("database", "a reference counts twice", "unique=True", "unique=False", "a_duplicate_is_refused"),
+    ("database", "accounts in any order", "changes = sorted(", "changes = list(", "transfers_that_cross"),
+    ("database", "connections that fight", "pool_size=1 if lite else pool", "pool_size=pool", "never_exhausted"),
+    ("database", "no time limit", "asyncio.timeout(self.patience), ", "", "waits_too_long"),
+    ("etl", "no place is saved", ", (CURSORS, [place])", "", "killed_again"),
+    ("etl", "rejects are forgotten", "if not first.mark", "if first.mark", "goes_on_with_the_page"),
+    ("etl", "no second try", "(429, 500, 502, 503, 504)", "()", "trouble_that_may"),
+    ("etl", "no bound on a queue", "max(1, buffer)", "0", "slows_down_those"),
+    ("etl", "a short row is loaded", "fields, strict=True", "fields, strict=False", "bad_lines_are_rejected"),
 ]
 
 
