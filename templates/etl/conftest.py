@@ -26,8 +26,8 @@ from app import PATIENCE, main
 def memory() -> Iterator[Path]:
     """A folder for databases: in memory where Linux has room for them, as disks are slow."""
     shm = "/dev/shm"  # noqa: S108
-    roomy = os.path.isdir(shm) and shutil.disk_usage(shm).free > 2**30
-    with tempfile.TemporaryDirectory(prefix="db-", dir=shm if roomy else None) as folder:
+    ram = shm if os.path.isdir(shm) and shutil.disk_usage(shm).free > 2**30 else None
+    with tempfile.TemporaryDirectory(None, "db-", ram, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
