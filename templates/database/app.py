@@ -1,5 +1,4 @@
-"""A ledger on SQLite or PostgreSQL, as its URL says: accounts, and transfers between them that
-happen whole or not at all. Amounts are integers, in the currency's smallest unit (cents)."""
+"""A ledger on SQLite or PostgreSQL; transfers happen whole or not at all, amounts are in cents."""
 
 import asyncio
 import logging
@@ -21,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 log = logging.getLogger(__name__)
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 PG_LOCK = "SELECT pg_advisory_xact_lock(1)"  # else programs that start at once make tables at once
-SQLITE_SETTINGS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON"
+SQLITE_SETTINGS = "PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON"
 column = partial(sa.Column, nullable=False)
 party = partial(sa.ForeignKey, "accounts.name", deferrable=True, initially="DEFERRED")
 ACCOUNTS = sa.Table(
@@ -35,8 +34,7 @@ TRANSFERS = sa.Table(
     ACCOUNTS.metadata,
     column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
     column("reference", sa.String, unique=True),
-    column("payer", party(), index=True),
-    column("payee", party(), index=True),
+    *(column(name, party(), index=True) for name in ("payer", "payee")),
     column("amount", sa.BigInteger),
 )
 
@@ -126,8 +124,7 @@ async def open_ledger(url: str, *, pool: int = 5, patience: float = 30.0) -> Asy
     if not (pool > 0 and patience > 0):
         raise ValueError(f"limits must be positive: {pool=}, {patience=}")
     try:
-        parts = sa.make_url(url)
-        lite = parts.get_backend_name() == "sqlite"
+        lite = (parts := sa.make_url(url)).get_backend_name() == "sqlite"
         engine = await asyncio.to_thread(
             create_async_engine,  # in a thread: it imports the driver
             parts.set(drivername=DRIVERS.get(parts.drivername, parts.drivername)),
@@ -144,6 +141,10 @@ async def open_ledger(url: str, *, pool: int = 5, patience: float = 30.0) -> Asy
     except (sa.exc.SQLAlchemyError, sqlite3.Error, ImportError, TypeError, ValueError) as error:
         raise UnavailableError(f"cannot use this database URL: {error}") from error
     try:
+        if lite:
+            with suppress(UnavailableError):  # of many at once one switches the file: that will do
+                async with Ledger(engine, patience).transaction() as connection:
+                    await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         async with Ledger(engine, patience).transaction() as connection:
             await connection.exec_driver_sql("BEGIN IMMEDIATE" if lite else PG_LOCK)
             await connection.run_sync(TRANSFERS.metadata.create_all)
@@ -176,9 +177,8 @@ async def main(
         nonlocal made
         for _ in turns:  # one iterator for all workers: each takes the next turn
             payer, payee = random.sample(names, 2)
-            order = Transfer(uuid4().hex, payer, payee, random.randint(1, 50_00))  # noqa: S311
             with suppress(RefusedError):
-                await ledger.transfer(order)
+                await ledger.transfer(Transfer(uuid4().hex, payer, payee, random.randint(1, 50_00)))  # noqa: S311
                 made += 1
             bar.advance(task)
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import shutil
+import sqlite3
 import threading
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -113,6 +114,24 @@ async def test_programs_that_start_at_the_same_moment_share_a_ledger(database_ur
     assert await failures(*(start(name) for name in "abcde")) == []
     async with open_ledger(database_url) as ledger:
         assert await ledger.balances() == dict.fromkeys("abcde", 1)
+
+
+@pytest.mark.asyncio
+async def test_a_new_file_that_another_program_has_locked_is_waited_for(sqlite_url: str) -> None:
+    file = sqlite_url.partition(":///")[2]
+    with closing(sqlite3.connect(file, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        def unlock(*event: object) -> None:
+            if "BEGIN IMMEDIATE" in event:  # the ledger has come as far as to wait
+                other.rollback()
+
+        sa.event.listen(sa.Engine, "before_cursor_execute", unlock)
+        try:
+            async with open_ledger(sqlite_url) as ledger:
+                assert await ledger.balances() == {}
+        finally:
+            sa.event.remove(sa.Engine, "before_cursor_execute", unlock)
 
 
 @pytest.mark.asyncio
