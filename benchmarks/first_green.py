@@ -23,7 +23,7 @@ import harness
 TEMPLATE = Path(__file__).resolve().parents[1]
 UV = shutil.which("uv") or "uv"
 ONE_TEST = "import asyncio\n\n\nasync def test_it() -> None:\n    await asyncio.sleep(0)\n"
-ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("VIRTUAL_ENV", "UV_PROJECT"))}
+ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("VIRTUAL_ENV", "UV_PROJECT", "PYTHON"))}
 
 
 def run(folder: Path, *command: str) -> str:

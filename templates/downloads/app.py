@@ -192,7 +192,7 @@ async def main(
     )
     limits = aiohttp.ClientTimeout(connect=timeout, sock_read=timeout)
     pool = aiohttp.TCPConnector(limit=0)  # `concurrency` is the limit
-    async with aiohttp.ClientSession(connector=pool, timeout=limits, read_bufsize=2**18) as session:
+    async with aiohttp.ClientSession(connector=pool, timeout=limits, read_bufsize=2**20) as session:
         with bars:
             job = Downloader(session, store, bars, concurrency, attempts, overwrite)
             states = await job.save_all(wanted, show)
