@@ -132,8 +132,8 @@ def idle_workers() -> Iterator[list[Popen[str]]]:
     idle_workers = [worker_process() for _ in ("one", "other") if alone]
     yield idle_workers
     for process in idle_workers:
-        process.kill()
-        process.communicate()
+        with process:
+            process.kill()
 
 
 @pytest.fixture
@@ -153,8 +153,8 @@ def start_process(idle_workers: list[Popen[str]]) -> Iterator[Callable[[str], Po
 
     yield start
     for process in started:
-        process.kill()
-        process.communicate()
+        with process:
+            process.kill()
 
 
 @pytest_asyncio.fixture

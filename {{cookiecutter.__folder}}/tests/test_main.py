@@ -42,8 +42,8 @@ def ready(request: pytest.FixtureRequest) -> Iterator[list[Popen[str]]]:
     ready = [get_ready() for _ in range(0 if "PYTEST_XDIST_WORKER" in os.environ else users)]
     yield ready
     for process in ready:
-        process.kill()
-        process.communicate()
+        with process:
+            process.kill()
 
 
 @pytest.fixture
@@ -61,9 +61,8 @@ def start(ready: list[Popen[str]]) -> Iterator[Start]:
 
     yield start
     for process in started:
-        if process.poll() is None:
+        with process:
             process.kill()
-            process.communicate()
 
 
 async def ended(process: Popen[str]) -> tuple[int, str, str]:
