@@ -6,11 +6,9 @@ Timed are all the commands that a user gives, as whole processes, with what they
 first round fills it and does not count. Both take turns in one run.
 """
 
-import os
 import re
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,17 +18,20 @@ from tempfile import TemporaryDirectory
 
 import harness
 
-TEMPLATE = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools import TEMPLATE, execute
+
 UV = shutil.which("uv") or "uv"
 ONE_TEST = "import asyncio\n\n\nasync def test_it() -> None:\n    await asyncio.sleep(0)\n"
-ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("VIRTUAL_ENV", "UV_PROJECT", "PYTHON"))}
 
 
 def run(folder: Path, *command: str) -> str:
     """Run a command as a user does, and return what it says."""
-    return subprocess.run(
-        command, cwd=folder, env=ENVIRONMENT, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ).stdout
+    done = execute(folder, *command)
+    if done.returncode:
+        sys.exit(done.stdout)
+    return done.stdout
 
 
 def ours(folder: Path) -> str:

@@ -45,33 +45,10 @@ def render(cookies_session: Any) -> Render:
     return render
 
 
-def outside(**changes: str) -> dict[str, str]:
-    """The environment of a user's shell: nothing of this test run leaks into a project's own."""
-    ours = ["PYTEST_", "COV_", "COVERAGE_", "PYTHONPATH", "VIRTUAL_ENV", "UV_PROJECT", "UV_RUN_RECURSION_DEPTH"]
-    ours.append("PYTHONDONTWRITEBYTECODE")  # each start would compile anew all that it imports
-    return {k: v for k, v in os.environ.items() if not k.startswith(tuple(ours))} | changes
-
-
-def execute(folder: Path, *command: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command in a folder as from a user's shell; its stdout holds all that it says."""
-    return subprocess.run(
-        [str(part) for part in command],
-        cwd=folder,
-        env=outside(**environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        timeout=300,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="session")
 def run() -> Run:
     def run(folder: Path, *command: str | Path, status: int = 0, **environment: str) -> str:
-        done = execute(folder, *command, **environment)
+        done = tools.execute(folder, *command, **environment)
         if done.returncode != status:
             pytest.fail(f"{' '.join(map(str, command))}: exit {done.returncode}\n{done.stdout}", pytrace=False)
         return done.stdout

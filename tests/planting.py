@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .conftest import TEMPLATE, execute, tool
+from tools import execute
+
+from .conftest import TEMPLATE, tool
 
 FILES = sorted((TEMPLATE / "tests" / "planted").glob("[0-9]*.py"))
 GREEN = sorted((TEMPLATE / "tests" / "planted").glob("green_*.py"))

@@ -15,8 +15,9 @@ from cookiecutter.main import cookiecutter
 from hatchling.build import prepare_metadata_for_build_wheel
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tools import outside
 
-from .conftest import TEMPLATE, Render, outside
+from .conftest import TEMPLATE, Render
 from .typed import typed
 
 HOSTILE = {

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tools import outside
 
-from .conftest import TEMPLATE, outside, tool
+from .conftest import TEMPLATE, tool
 
 HEADLESS = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=800,640"]
 ENTER = "\ue007"  # the key, as WebDriver writes it

@@ -9,8 +9,9 @@ from types import ModuleType
 import pytest
 from cookiecutter.exceptions import FailedHookException
 from cookiecutter.main import cookiecutter
+from tools import outside
 
-from .conftest import QUESTIONS, STARTERS, TEMPLATE, outside
+from .conftest import QUESTIONS, STARTERS, TEMPLATE
 from .typed import typed
 
 

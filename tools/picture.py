@@ -14,9 +14,8 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from rich.text import Text
-from tests.conftest import execute
 
-from . import TEMPLATE, render
+from . import TEMPLATE, execute, render
 
 BUG = """import asyncio
 
