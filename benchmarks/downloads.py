@@ -69,27 +69,21 @@ async def bare(session: aiohttp.ClientSession, url: str, to: str = "/dev/null") 
                 file.write(piece)
 
 
-async def bare_and_remove(session: aiohttp.ClientSession, url: str) -> float:
-    """Return the seconds of a bare read whose pieces are written to a file on the disk, and no more."""
-    with TemporaryDirectory() as folder:
-        return await seconds(bare(session, url, f"{folder}/1"))
-
-
 async def save(session: aiohttp.ClientSession, store: ObjectStore, urls: list[str], concurrency: int = 8) -> None:
     states = await Downloader(session, store, Progress(disable=True), concurrency).save_all(urls, lambda *_: None)
     assert states["saved"] == len(urls), states
-
-
-async def save_and_remove(session: aiohttp.ClientSession, url: str) -> float:
-    """Return the seconds to save the file on the disk, without those to remove it."""
-    with TemporaryDirectory() as folder:
-        return await seconds(save(session, LocalStore(folder), [url]))
 
 
 async def seconds(work: Awaitable[None]) -> float:
     started = time.perf_counter()
     await work
     return time.perf_counter() - started
+
+
+async def on_disk(work: Callable[[str], Awaitable[None]]) -> float:
+    """Return the seconds of work in a new folder on the disk, without those to remove it."""
+    with TemporaryDirectory() as folder:
+        return await seconds(work(folder))
 
 
 async def compare(rounds: int, *works: Callable[[], Awaitable[float]]) -> list[float]:
@@ -136,8 +130,8 @@ async def measure(rounds: int) -> dict[str, float]:
         nowhere, written, saved = await compare(
             rounds,
             lambda: seconds(bare(session, f"{root}/1")),
-            lambda: bare_and_remove(session, f"{root}/1"),
-            lambda: save_and_remove(session, f"{root}/1"),
+            lambda: on_disk(lambda folder: bare(session, f"{root}/1", f"{folder}/1")),
+            lambda: on_disk(lambda folder: save(session, LocalStore(folder), [f"{root}/1"])),
         )
     memory = {f"peak MB, {n} x 100 MB": await peak(root, n) for n in (1, 20)}
     await server.communicate(b"")
