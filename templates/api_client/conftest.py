@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from subprocess import Popen
+from typing import IO
 
 import aiohttp
 import pytest
@@ -150,9 +150,9 @@ def busy_args(base_url: str, script: deque[web.Response | int | str]) -> list[st
 
 
 @pytest.fixture
-def until_busy(busy: asyncio.Event) -> Callable[[Popen[str]], Awaitable[object]]:
+def until_busy(busy: asyncio.Event) -> Callable[[IO[str], IO[str]], Awaitable[object]]:
     """Return when the program has asked and waits."""
-    return lambda _process: busy.wait()
+    return lambda _stdout, _stderr: busy.wait()
 
 
 @pytest.fixture

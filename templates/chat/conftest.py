@@ -3,8 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from subprocess import Popen
-from typing import Any
+from typing import IO, Any
 
 import aiohttp
 import pytest
@@ -153,12 +152,11 @@ def busy_args() -> list[str]:
 
 
 @pytest.fixture
-def until_busy() -> Callable[[Popen[str]], Awaitable[object]]:
+def until_busy() -> Callable[[IO[str], IO[str]], Awaitable[object]]:
     """Return when it listens."""
 
-    async def until_busy(process: Popen[str]) -> None:
-        assert process.stdout
-        line = await asyncio.to_thread(process.stdout.readline)
+    async def until_busy(stdout: IO[str], _stderr: IO[str]) -> None:
+        line = await asyncio.to_thread(stdout.readline)
         assert line.startswith("listening on http://127.0.0.1:")
 
     return until_busy

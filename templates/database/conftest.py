@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from subprocess import Popen
-from typing import Protocol
+from typing import IO, Protocol
 from uuid import uuid4
 
 import asyncpg  # type: ignore[import-untyped]
@@ -184,12 +183,11 @@ def busy_args(sqlite_url: str) -> list[str]:
 
 
 @pytest.fixture
-def until_busy() -> Callable[[Popen[str]], Awaitable[object]]:
+def until_busy() -> Callable[[IO[str], IO[str]], Awaitable[object]]:
     """Return when the program has said that it begins with the transfers."""
 
-    async def until_busy(process: Popen[str]) -> None:
-        assert process.stderr
-        assert "transfers between" in await asyncio.to_thread(process.stderr.readline)
+    async def until_busy(_stdout: IO[str], stderr: IO[str]) -> None:
+        assert "transfers between" in await asyncio.to_thread(stderr.readline)
 
     return until_busy
 

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from subprocess import Popen
+from typing import IO
 
 import aiohttp
 import pytest
@@ -223,9 +223,9 @@ def busy_args(offer: Callable[..., str], folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def until_busy(busy: asyncio.Event) -> Callable[[Popen[str]], Awaitable[object]]:
+def until_busy(busy: asyncio.Event) -> Callable[[IO[str], IO[str]], Awaitable[object]]:
     """Return when the site has sent the first half."""
-    return lambda _process: busy.wait()
+    return lambda _stdout, _stderr: busy.wait()
 
 
 @pytest.fixture

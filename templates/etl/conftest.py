@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
+from typing import IO
 from uuid import uuid4
 
 import pytest
@@ -87,7 +88,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 # To import the program and to run it for the first time takes seconds, a fork of that a hundredth.
 FORKS = """
-import asyncio, importlib, json, os, pathlib, signal, sys
+import asyncio, gc, importlib, json, os, pathlib, signal, sys
 import asyncpg, sqlalchemy
 
 main = importlib.import_module(sys.argv[1]).main
@@ -95,6 +96,7 @@ answers = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(2, 1)
 nothing = pathlib.Path(os.devnull)
 asyncio.run(main(os.devnull, database_url="sqlite+aiosqlite://", rejects=nothing))
+gc.freeze()
 for line in sys.stdin:
     moments, options = json.loads(line)
     options["rejects"] = pathlib.Path(options["rejects"])
@@ -272,9 +274,9 @@ def busy_args(
 
 
 @pytest.fixture
-def until_busy(busy: asyncio.Event) -> Callable[[Popen[str]], Awaitable[object]]:
+def until_busy(busy: asyncio.Event) -> Callable[[IO[str], IO[str]], Awaitable[object]]:
     """Return when the program waits for the page."""
-    return lambda _process: busy.wait()
+    return lambda _stdout, _stderr: busy.wait()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
-from typing import NoReturn
+from typing import IO, NoReturn
 
 import pytest
 import pytest_asyncio
@@ -189,11 +189,13 @@ def busy_args(tree: Path, nats_url: str) -> list[str]:
 
 
 @pytest_asyncio.fixture
-async def until_busy(nats_url: str) -> AsyncIterator[Callable[[Popen[str]], Awaitable[object]]]:
+async def until_busy(
+    nats_url: str,
+) -> AsyncIterator[Callable[[IO[str], IO[str]], Awaitable[object]]]:
     """Return when the program has submitted a task."""
     client = await import_module("nats").connect(nats_url)
     tasks = await client.subscribe(QUEUE)
-    yield lambda _process: tasks.next_msg(timeout=None)
+    yield lambda _stdout, _stderr: tasks.next_msg(timeout=None)
     await client.close()
 
 

@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
-from subprocess import Popen
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -173,12 +172,11 @@ def busy_args(draw: Callable[..., Path], source: Path, to: Path) -> list[str]:
 
 
 @pytest.fixture
-def until_busy() -> Callable[[Popen[str]], Awaitable[object]]:
+def until_busy() -> Callable[[IO[str], IO[str]], Awaitable[object]]:
     """Return when the program tells of the first picture."""
 
-    async def until_busy(process: Popen[str]) -> None:
-        assert process.stdout
-        assert "cat" in await asyncio.to_thread(process.stdout.readline)
+    async def until_busy(stdout: IO[str], _stderr: IO[str]) -> None:
+        assert "cat" in await asyncio.to_thread(stdout.readline)
 
     return until_busy
 

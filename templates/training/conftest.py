@@ -10,6 +10,7 @@ from multiprocessing.forkserver import ensure_running, set_forkserver_preload
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from subprocess import Popen
+from typing import IO
 
 import aiohttp
 import pytest
@@ -115,12 +116,11 @@ def busy_args(path: Path) -> list[str]:
 
 
 @pytest.fixture
-def until_busy() -> Callable[[Popen[str]], Awaitable[object]]:
+def until_busy() -> Callable[[IO[str], IO[str]], Awaitable[object]]:
     """Return when it answers requests, and its worker is on its way up."""
 
-    async def until_busy(process: Popen[str]) -> None:
-        assert process.stdout
-        line = await asyncio.to_thread(process.stdout.readline)
+    async def until_busy(stdout: IO[str], _stderr: IO[str]) -> None:
+        line = await asyncio.to_thread(stdout.readline)
         assert line.startswith("status: http://127.0.0.1:")
 
     return until_busy

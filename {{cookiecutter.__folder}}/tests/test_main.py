@@ -5,10 +5,15 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, partial
 from importlib.metadata import version
-from subprocess import PIPE, Popen
+from subprocess import PIPE, STDOUT, Popen
+from typing import IO
 
 import pytest
 
@@ -16,59 +21,118 @@ import {{ cookiecutter.__package_name }}.__main__ as program
 
 PACKAGE = "{{ cookiecutter.__package_name }}"
 PROGRAM = "{{ cookiecutter.project_slug }}"
-# `python -m` and the package, but for one thing: it has its imports behind it, which are most of
-# a start, when its arguments arrive by stdin. So the programs of all tests can start side by side.
-READY = f"""
-import json, runpy, sys
+ENVIRONMENT = {**os.environ, "PYTHONUTF8": "1", "COLUMNS": "200"}
+# Imports are most of a program's start. So one process has them behind it and forks for each start;
+# a fork runs, and ends, as `python -m` would let the package run and end.
+SERVER = f"""
+import json, os, runpy, socket, sys
 import cyclopts, {PACKAGE}.app
-sys.argv += json.loads(input())
+
+orders = socket.socket(fileno=0)
+while True:
+    arguments, fds, *_ = socket.recv_fds(orders, 2**16, 3)
+    if not arguments:
+        sys.exit()
+    if not os.fork():
+        break
+    for fd in fds:
+        os.close(fd)
+stdout, stderr, report = fds
+if program := os.fork():
+    os.close(stdout), os.close(stderr)
+    os.write(report, b"%d\\n" % program)
+    status = os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])
+    os.write(report, b"%d\\n" % status)
+    os._exit(0)
+for number, fd in enumerate([os.open(os.devnull, os.O_RDONLY), stdout, stderr]):
+    os.dup2(fd, number)
+sys.argv += json.loads(arguments)
 runpy.run_module("{PACKAGE}", run_name="__main__", alter_sys=True)
 """
-ENVIRONMENT = {**os.environ, "PYTHONUTF8": "1", "COLUMNS": "200"}
 pytestmark = pytest.mark.deadline(60)  # a process starts slowly on a busy machine
-Start = Callable[..., Popen[str]]
 
 
-def get_ready() -> Popen[str]:
-    """Start a program that waits for its arguments."""
-    command = [sys.executable, "-c", READY]
-    return Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, encoding="utf-8", env=ENVIRONMENT)
+@dataclass
+class Process:
+    """A running program: what it says, and what kills it and waits for its exit status."""
+
+    pid: int
+    stdout: IO[str]
+    stderr: IO[str]
+    kill: Callable[[], None]
+    wait: Callable[[], int]
+
+
+Start = Callable[..., Process]
 
 
 @pytest.fixture(scope="module")
-def ready(request: pytest.FixtureRequest) -> Iterator[list[Popen[str]]]:
-    """One for each test that starts the program; none if the tests are spread over workers."""
-    users = sum("start" in getattr(test, "fixturenames", ()) for test in request.session.items)
-    ready = [get_ready() for _ in range(0 if "PYTEST_XDIST_WORKER" in os.environ else users)]
-    yield ready
-    for process in ready:
-        with process:
-            process.kill()
+def launch() -> Iterator[Start]:
+    """Starts the program: that process forks, or where nobody can fork, Python starts anew."""
+    if sys.platform == "win32":
+
+        def spawn(*arguments: str, reader: bool) -> Process:
+            command = [sys.executable, "-m", PACKAGE, *arguments]
+            process = Popen(command, stdout=PIPE, stderr=PIPE, encoding="utf-8", env=ENVIRONMENT)
+            assert process.stdout
+            assert process.stderr
+            if not reader:
+                process.stdout.close()
+            return Process(process.pid, process.stdout, process.stderr, process.kill, process.wait)
+
+        yield spawn
+        return
+
+    def fork(*arguments: str, reader: bool) -> Process:
+        pipes = [os.pipe() for _ in ("stdout", "stderr", "report")]
+        stdout, stderr, report = (os.fdopen(end, encoding="utf-8") for end, _ in pipes)
+        if not reader:
+            stdout.close()
+        socket.send_fds(orders, [json.dumps(arguments).encode()], [end for _, end in pipes])
+        for _, end in pipes:
+            os.close(end)
+        pid = report.readline()
+        assert pid, server.communicate()[0]  # it tells why it cannot fork
+
+        @cache
+        def wait() -> int:
+            with report:
+                return int(report.readline())
+
+        kill = partial(os.kill, int(pid), signal.SIGKILL)
+        return Process(int(pid), stdout, stderr, kill, wait)
+
+    orders, theirs = socket.socketpair()
+    command, stdin = [sys.executable, "-c", SERVER], theirs.fileno()
+    with Popen(command, stdin=stdin, stdout=PIPE, stderr=STDOUT, env=ENVIRONMENT) as server, orders:
+        theirs.close()
+        yield fork
+        server.kill()
 
 
 @pytest.fixture
-def start(ready: list[Popen[str]]) -> Iterator[Start]:
+def start(launch: Start) -> Iterator[Start]:
     """Start the program as often as a test likes; what still runs at the test's end is killed."""
-    started: list[Popen[str]] = []
+    started: list[Process] = []
 
-    def start(*arguments: str, reader: bool = True) -> Popen[str]:
-        process = ready.pop() if ready else get_ready()
-        started.append(process)
-        if not reader and process.stdout:
-            process.stdout.close()
-        print(json.dumps(arguments), file=process.stdin, flush=True)
-        return process
+    def start(*arguments: str, reader: bool = True) -> Process:
+        started.append(launch(*arguments, reader=reader))
+        return started[-1]
 
     yield start
     for process in started:
-        with process:
+        with suppress(ProcessLookupError):  # it has ended
             process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
 
 
-async def ended(process: Popen[str]) -> tuple[int, str, str]:
+async def ended(process: Process) -> tuple[int, str, str]:
     """Wait for the program's end; return its exit status, and its stdout and stderr."""
-    stdout, stderr = await asyncio.to_thread(process.communicate)
-    return process.returncode, stdout, stderr
+    pipes = [pipe for pipe in (process.stdout, process.stderr) if not pipe.closed]
+    *stdout, stderr = await asyncio.gather(*(asyncio.to_thread(pipe.read) for pipe in pipes))
+    return await asyncio.to_thread(process.wait), "".join(stdout), stderr
 
 
 def assert_clean(stderr: str) -> None:
@@ -143,13 +207,13 @@ async def test_an_expected_failure_is_told_in_one_line(
 async def test_a_signal_in_the_middle_of_the_work_stops_it_cleanly(
     start: Start,
     busy_args: list[str],
-    until_busy: Callable[[Popen[str]], Awaitable[object]],
+    until_busy: Callable[[IO[str], IO[str]], Awaitable[object]],
     drains: bool,
     signum: signal.Signals,
 ) -> None:
     process = start(*busy_args)
-    await until_busy(process)
-    process.send_signal(signum)
+    await until_busy(process.stdout, process.stderr)
+    os.kill(process.pid, signum)
     status, _, stderr = await ended(process)
     assert status == (0 if drains else 128 + signum), stderr
     assert_clean(stderr)

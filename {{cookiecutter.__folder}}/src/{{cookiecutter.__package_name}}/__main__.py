@@ -6,6 +6,7 @@ cancel it; a second signal ends the process at once.
 """
 
 import asyncio
+import gc
 import io
 import logging
 import os
@@ -21,6 +22,7 @@ from cyclopts.config import Env
 from .app import main
 
 PROGRAM = "{{ cookiecutter.project_slug }}"
+gc.freeze()  # imports are no garbage: looked through at Python's end, they would delay it
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
