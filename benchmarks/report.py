@@ -69,6 +69,7 @@ BARS = [
     Bar("api_client", "the same by httpx2", "the API's own time", ("ratios", "httpx2")),
     Bar("api_client", "the same by httpx", "the API's own time", ("ratios", "httpx")),
     Bar("downloads", "`downloads`: 100 MB, speed", "a bare read to nowhere", ("speed of bare (>= 0.6)",), ">=", 0.6),
+    Bar("downloads", "the same", "one with its read buffer", ("speed of bare with its buffer",)),
     Bar("downloads", "the same by a bare read that writes", "that", ("speed of bare, written to the disk",)),
     Bar("downloads", "1,000 files of 10 kB, speed", "one at a time", ("times faster (>= 10)",), ">=", 10),
     Bar("downloads", "20 files of 100 MB, memory", "-", ("peak MB, 20 x 100 MB",), "<=", 150, " MB"),
