@@ -13,12 +13,12 @@ from subprocess import DEVNULL, PIPE, Popen
 from typing import IO
 from uuid import uuid4
 
+import asyncpg  # type: ignore[import-untyped]
 import pytest
 import pytest_asyncio
 import sqlalchemy as sa
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from app import PATIENCE, main
 
@@ -62,15 +62,18 @@ def server_url(memory: Path) -> Iterator[str]:
 @pytest_asyncio.fixture
 async def postgres_url(server_url: str) -> AsyncIterator[str]:
     """A schema of the test's own, as a user who sees no other."""
-    url, name = sa.make_url(server_url).set(drivername="postgresql+asyncpg"), f"u{uuid4().hex}"
-    engine = create_async_engine(url, poolclass=sa.NullPool)
-    async with engine.begin() as connection:
-        await connection.exec_driver_sql(f"CREATE ROLE {name} LOGIN PASSWORD '{name}'")
-        await connection.exec_driver_sql(f"CREATE SCHEMA AUTHORIZATION {name}")
-    yield url.set(username=name, password=name).render_as_string(hide_password=False)
-    async with engine.begin() as connection:
-        await connection.exec_driver_sql(f"DROP OWNED BY {name} CASCADE")
-        await connection.exec_driver_sql(f"DROP ROLE {name}")
+    url, name = sa.make_url(server_url), f"u{uuid4().hex}"
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    server = await asyncpg.connect(plain)
+    try:
+        await server.execute(
+            f"CREATE ROLE {name} LOGIN PASSWORD '{name}'; CREATE SCHEMA AUTHORIZATION {name}"
+        )
+        url = url.set(drivername="postgresql+asyncpg", username=name, password=name)
+        yield url.render_as_string(hide_password=False)
+        await server.execute(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")
+    finally:
+        await server.close()
 
 
 @pytest.fixture
