@@ -27,7 +27,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 log = logging.getLogger(__name__)
 PATIENCE = ClientTimeout(sock_connect=30, sock_read=30)  # seconds of silence
-Stage = Callable[["Batch"], Awaitable["Batch"]]
 in_thread: Callable[..., Awaitable["Batch"]] = asyncio.to_thread
 META, Col, Key = MetaData(), Column, partial(Column, primary_key=True, autoincrement=False)
 Big = BigInteger().with_variant(Integer, "sqlite")  # whose INTEGER has 64 bits and is the row id
@@ -115,14 +114,15 @@ async def save(connection: AsyncConnection, source: str, batch: Batch) -> None:
     place = (source, batch.mark, batch.line if batch.mark else 0)
     async with connection.begin():
         for table, rows in (SALES, batch.rows), (REJECTS, batch.rejects), (CURSORS, [place]):
-            new = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
-            upsert = new.on_conflict_do_update(index_elements=table.primary_key, set_=new.excluded)
-            sql = str(upsert.compile(dialect=connection.dialect))  # as text: twice as fast
+            if (kind := connection.dialect.name) not in table.info:  # as text: twice as fast
+                new = (sqlite if kind == "sqlite" else postgresql).insert(table)
+                put = new.on_conflict_do_update(index_elements=table.primary_key, set_=new.excluded)
+                table.info[kind] = str(put.compile(dialect=connection.dialect))
             for n in range(0, len(rows), 1000):  # more at a time would hold up the loop
-                await connection.exec_driver_sql(sql, rows[n : n + 1000])
+                await connection.exec_driver_sql(table.info[kind], rows[n : n + 1000])
 
 
-async def pipeline(first: Batch, *stages: Stage, buffer: int = 4) -> None:
+async def pipeline(first: Batch, *stages: Callable[..., Awaitable[Batch]], buffer: int = 4) -> None:
     """Run the stages side by side, with at most `buffer` batches (or one) between two of them."""
     queues = [asyncio.Queue[Batch](max(1, buffer)) for _ in stages]
 

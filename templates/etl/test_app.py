@@ -24,14 +24,15 @@ Load = Callable[..., Awaitable[int]]
 SOLD = [(n, f"TEA {n}", n * 10) for n in range(1, 8)]
 
 
-async def execute(url: str, statement: str) -> list[tuple[object, ...]]:
-    """Execute a statement on a connection of its own; to open one is cheap without an engine."""
+async def execute(url: str, *statements: str) -> list[tuple[object, ...]]:
+    """Execute statements on a connection of their own; return the rows of the last one."""
     if url.startswith("sqlite"):
         with closing(sqlite3.connect(url.partition(":///")[2])) as lite, lite:
-            return lite.execute(statement).fetchall()
+            return [lite.execute(statement).fetchall() for statement in statements][-1]
     postgres = await asyncpg.connect(url.replace("+asyncpg", ""))
     try:
-        return [tuple(row) for row in await postgres.fetch(statement)]
+        rows = [await postgres.fetch(statement) for statement in statements]
+        return [tuple(row) for row in rows[-1]]
     finally:
         await postgres.close()
 
@@ -43,8 +44,7 @@ async def sold(url: str) -> list[tuple[object, ...]]:
 
 async def clear(url: str) -> None:
     """Empty the tables."""
-    for statement in "DELETE FROM sales", "DELETE FROM rejects", "DELETE FROM cursors":
-        await execute(url, statement)
+    await execute(url, "DELETE FROM sales", "DELETE FROM rejects", "DELETE FROM cursors")
 
 
 def refused(rejects: Path) -> list[tuple[int, str, object]]:
