@@ -1,6 +1,6 @@
 """What a download costs: against a bare read to nowhere, against one file at a time, and in memory.
 
-    uv run --group bench python benchmarks/downloads.py [--rounds 9] [--json FILE]
+    uv run --group bench python benchmarks/downloads.py [--rounds 31] [--json FILE]
 
 The bare reads are what anybody writes, with aiohttp's own settings; one of them has the starter's larger read buffer,
 which makes that faster too. The server and the memory run are processes of their own. Everything is written to a folder on the disk; the many
@@ -156,7 +156,7 @@ async def measure(rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = harness.parser(__doc__, rounds=9)
+    parser = harness.parser(__doc__, rounds=31)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:

@@ -41,7 +41,7 @@ def seconds(template: Path, out: Path) -> float:
 
 
 def main() -> None:
-    options = harness.parser(__doc__, rounds=15).parse_args()
+    options = harness.parser(__doc__, rounds=31).parse_args()
     with TemporaryDirectory() as folder:
         files = sum(path.is_file() for path in (TEMPLATE / "{{cookiecutter.__folder}}").rglob("*"))
         templates = {
