@@ -2,11 +2,11 @@
 
     uv run --group bench python benchmarks/downloads.py [--rounds 31] [--json FILE]
 
-The bare reads are what anybody writes, with aiohttp's own settings; one of them has the starter's larger read buffer,
-which makes that faster too. The server and the memory run are processes of their own. Everything is written to a folder
-on the disk; the many small files are also kept in memory, as a disk that others use as well makes what the program
-itself costs invisible. The small files are removed at the very end: for some seconds after thousands of files are
-deleted, ext4 takes up to three times as long to make new ones: it looks past every inode that was freed a moment ago.
+The bare reads are what anybody writes, with aiohttp's own settings; one of them has the starter's larger read buffer.
+The server and the memory run are processes of their own. Everything is written to a folder on the disk; the many small
+files are also kept in memory, as a disk that others use as well makes what the program itself costs invisible. The
+small files are removed at the very end: for some seconds after thousands of files are deleted, ext4 takes up to three
+times as long to make new ones, as it looks past every inode that was freed a moment ago.
 """
 
 import argparse

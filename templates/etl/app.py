@@ -114,7 +114,7 @@ async def save(connection: AsyncConnection, source: str, batch: Batch) -> None:
     place = (source, batch.mark, batch.line if batch.mark else 0)
     async with connection.begin():
         for table, rows in (SALES, batch.rows), (REJECTS, batch.rejects), (CURSORS, [place]):
-            if (kind := connection.dialect.name) not in table.info:  # as text: twice as fast
+            if (kind := connection.dialect.name) not in table.info:  # once; text is twice as fast
                 new = (sqlite if kind == "sqlite" else postgresql).insert(table)
                 put = new.on_conflict_do_update(index_elements=table.primary_key, set_=new.excluded)
                 table.info[kind] = str(put.compile(dialect=connection.dialect))

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import version
 from subprocess import PIPE, STDOUT, Popen
 from typing import IO
@@ -99,7 +99,10 @@ def launch() -> Iterator[Start]:
             with report:
                 return int(report.readline())
 
-        kill = partial(os.kill, int(pid), signal.SIGKILL)
+        def kill() -> None:
+            if not report.closed:  # else it is gone, and another process may have its number
+                os.kill(int(pid), signal.SIGKILL)
+
         return Process(int(pid), stdout, stderr, kill, wait)
 
     orders, theirs = socket.socketpair()
@@ -121,7 +124,7 @@ def start(launch: Start) -> Iterator[Start]:
 
     yield start
     for process in started:
-        with suppress(ProcessLookupError):  # it has ended
+        with suppress(ProcessLookupError):  # it has ended by itself
             process.kill()
         process.wait()
         process.stdout.close()
