@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -71,23 +71,23 @@ def launch() -> Iterator[Start]:
     """Starts the program: that process forks, or where nobody can fork, Python starts anew."""
     if sys.platform == "win32":
 
-        def spawn(*arguments: str, reader: bool) -> Process:
+        def spawn(*arguments: str, unread: str) -> Process:
             command = [sys.executable, "-m", PACKAGE, *arguments]
             process = Popen(command, stdout=PIPE, stderr=PIPE, encoding="utf-8", env=ENVIRONMENT)
             assert process.stdout
             assert process.stderr
-            if not reader:
-                process.stdout.close()
+            if unread:
+                getattr(process, unread).close()
             return Process(process.pid, process.stdout, process.stderr, process.kill, process.wait)
 
         yield spawn
         return
 
-    def fork(*arguments: str, reader: bool) -> Process:
+    def fork(*arguments: str, unread: str) -> Process:
         pipes = [os.pipe() for _ in ("stdout", "stderr", "report")]
         stdout, stderr, report = (os.fdopen(end, encoding="utf-8") for end, _ in pipes)
-        if not reader:
-            stdout.close()
+        if unread:
+            {"stdout": stdout, "stderr": stderr}[unread].close()
         socket.send_fds(orders, [json.dumps(arguments).encode()], [end for _, end in pipes])
         for _, end in pipes:
             os.close(end)
@@ -118,8 +118,8 @@ def start(launch: Start) -> Iterator[Start]:
     """Start the program as often as a test likes; what still runs at the test's end is killed."""
     started: list[Process] = []
 
-    def start(*arguments: str, reader: bool = True) -> Process:
-        started.append(launch(*arguments, reader=reader))
+    def start(*arguments: str, unread: str = "") -> Process:
+        started.append(launch(*arguments, unread=unread))
         return started[-1]
 
     yield start
@@ -133,9 +133,13 @@ def start(launch: Start) -> Iterator[Start]:
 
 async def ended(process: Process) -> tuple[int, str, str]:
     """Wait for the program's end; return its exit status, and its stdout and stderr."""
-    pipes = [pipe for pipe in (process.stdout, process.stderr) if not pipe.closed]
-    *stdout, stderr = await asyncio.gather(*(asyncio.to_thread(pipe.read) for pipe in pipes))
-    return await asyncio.to_thread(process.wait), "".join(stdout), stderr
+
+    def read(pipe: IO[str]) -> str:
+        return "" if pipe.closed else pipe.read()
+
+    pipes = (process.stdout, process.stderr)
+    stdout, stderr = await asyncio.gather(*(asyncio.to_thread(read, pipe) for pipe in pipes))
+    return await asyncio.to_thread(process.wait), stdout, stderr
 
 
 def assert_clean(stderr: str) -> None:
@@ -178,6 +182,53 @@ def test_work_that_a_signal_cancels_ends_with_the_status_of_that_signal(
     assert program.run([]) == 128 + signum
 
 
+def test_a_signal_after_the_work_ends_the_program_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def opened() -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:  # when the loop closes
+            signal.raise_signal(signal.SIGINT)
+
+    async def main() -> int:
+        await anext(generator)
+        return 0
+
+    generator, statuses = opened(), list[int]()
+    monkeypatch.setattr(program, "main", main)
+    monkeypatch.setattr(os, "_exit", statuses.append)
+    program.run([])
+    assert statuses == [128 + signal.SIGINT]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a file that is always full")
+@pytest.mark.parametrize("arguments", [[], ["--help"]], ids=["work", "help"])
+def test_a_full_disk_behind_its_output_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    async def main() -> int:
+        print("result")
+        return 0
+
+    monkeypatch.setattr(program, "main", main)
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert program.run(arguments) == 1
+    _, told = capfd.readouterr()
+    assert told == f"{PROGRAM}: [Errno 28] No space left on device\n"
+
+
+def test_it_runs_where_output_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> int:
+        return sys.stdout.isatty() or sys.stderr.isatty()
+
+    monkeypatch.setattr(program, "main", main)
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert program.run([]) == 0
+    sys.stdout.close()
+    sys.stderr.close()
+
+
 @pytest.mark.asyncio
 async def test_it_does_its_work(start: Start, working_args: list[str]) -> None:
     status, _, stderr = await ended(start(*working_args))
@@ -189,9 +240,17 @@ async def test_it_does_its_work(start: Start, working_args: list[str]) -> None:
 async def test_a_reader_of_its_output_who_leaves_early_sees_no_traceback(
     start: Start, working_args: list[str]
 ) -> None:
-    status, _, stderr = await ended(start(*working_args, reader=False))
+    status, _, stderr = await ended(start(*working_args, unread="stdout"))
     assert status == 1, stderr
     assert_clean(stderr)
+
+
+@pytest.mark.asyncio
+async def test_a_reader_of_its_log_who_leaves_early_does_not_stop_the_work(
+    start: Start, working_args: list[str]
+) -> None:
+    status, _, _ = await ended(start(*working_args, unread="stderr"))
+    assert status == 0
 
 
 @pytest.mark.asyncio

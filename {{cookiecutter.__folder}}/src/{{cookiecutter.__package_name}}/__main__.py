@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from types import FrameType
 
@@ -22,16 +23,19 @@ from cyclopts.config import Env
 from .app import main
 
 PROGRAM = "{{ cookiecutter.project_slug }}"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 gc.freeze()  # imports are no garbage: looked through at Python's end, they would delay it
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the program with ``arguments``, by default the process's own; return its exit status.
 
-    0 is success and 1 a failure that ``main`` has explained; 2 means that the arguments were
+    0 is success and 1 a failure that a line of stderr explains; 2 means that the arguments were
     refused, and 128 + n that signal n stopped the program.
     """
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        if not (stream := getattr(sys, name)):  # closed, as by `>&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - to the end
         if isinstance(stream, io.TextIOWrapper):  # pipes get each line at once, in any encoding
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
     form = "%(levelname)s %(name)s: %(message)s"
@@ -45,6 +49,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     )
     cli.default(main)
     status = 1
+    handlers = {n: signal.getsignal(n) for n in SIGNALS}
     try:
         command, bound, _ = cli.parse_args(arguments)
         work = command(*bound.args, **bound.kwargs)
@@ -56,8 +61,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
         (error,) = refused.exceptions
         print(f"{PROGRAM}: {' '.join(str(error).split())} See --help.", file=sys.stderr)
         status = 2
-    except* BrokenPipeError:  # the reader of our output has left, as `| head` does
+    except* OSError as failures:
+        failure: BaseException = failures
+        while isinstance(failure, BaseExceptionGroup):
+            failure = failure.exceptions[0]
+        # What stdout has not got rid of would fail once more when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(failure, BrokenPipeError):  # a reader that has left, as `| head` does
+            print(f"{PROGRAM}: {failure}", file=sys.stderr)
+    finally:  # not before the loop is closed, which waits for its threads
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return status
 
 
@@ -65,7 +79,8 @@ class _ToStderr(logging.Handler):
     """Logs to what stderr is at the time: under a progress bar, to the lines above it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
+        with suppress(OSError):  # nobody reads it: no reason to stop the work
+            print(self.format(record), file=sys.stderr)
 
 
 async def _until_signalled(work: Coroutine[object, object, int]) -> int:
@@ -75,22 +90,20 @@ async def _until_signalled(work: Coroutine[object, object, int]) -> int:
     caught: list[int] = []
 
     def stop(signum: int, _frame: FrameType | None) -> None:
-        if caught:
+        if caught or task.done():
             os._exit(128 + signum)
         caught.append(signum)
         loop.call_soon_threadsafe(task.cancel)
 
-    # signal.signal, not loop.add_signal_handler, which Windows does not have.
-    previous = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    for number in SIGNALS:
+        # Not loop.add_signal_handler, which Windows does not have.
+        signal.signal(number, stop)
     try:
         return await task
     except asyncio.CancelledError:
         if not caught:
             raise
         return 128 + caught[0]
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":
