@@ -36,8 +36,8 @@ def problem(answers: dict[str, str]) -> str | None:
         if len(text) > most:
             return f"{key} has {len(text)} characters, at most {most} fit: try {text[: most // 2].strip()!a}."
     name, _, host = answers["email"].partition("@")
-    if not (name and host) or any(c.isspace() or c in "@\"'<>()[]\\,;:`" for c in name + host):
-        return f"email {answers['email']!a} is not of the form name@host: try 'you@example.com'."
+    if not (name.isascii() and name and host) or any(c.isspace() or c in "@\"'<>()[]\\,;:`" for c in name + host):
+        return f"email {answers['email']!a} is not of the form name@host (name in ASCII): try 'you@example.com'."
     slug, package = answers["project_slug"], answers["__package_name"]
     plain = "-".join("".join(c if c in LETTERS else " " for c in slug.lower()).split())[:30].strip("-")
     better = f"try '{plain}-app'." if plain[:1].isalpha() else f"try 'project-{plain}'.".replace("-'", "'")
@@ -46,7 +46,7 @@ def problem(answers: dict[str, str]) -> str | None:
     if not legal or any(c not in LETTERS + "._-" for c in slug.lower()) or slug != answers["__folder"]:
         return (
             f"project_slug {slug[:80]!a} is no valid name of a Python distribution (1 to 40 letters, digits, '-', '_', "
-            f"'.', the first and last a letter or digit): {better}"
+            f"'.', the first and last a letter or digit, and no two '-' in a row): {better}"
         )
     if slug.lower().partition(".")[0] in DEVICES:
         return f"project_slug {slug!a} is the name of a device on Windows: {better}"
@@ -71,4 +71,7 @@ if __name__ == "__main__":
         sys.exit("Refused: " + refusal)
     # Here, not in a post_gen hook: each hook adds a tenth to the time that a render takes.
     slug = answers["project_slug"]
-    print(f"\nNext:  cd {slug}\n       uv run pytest\n       uv run {slug} --help\n")
+    try:
+        print(f"\nNext:  cd {slug}\n       uv run pytest\n       uv run {slug} --help\n", flush=True)
+    except OSError:  # nobody reads it; at the end Python would try again and fail, and the project with it
+        sys.stdout = sys.stderr

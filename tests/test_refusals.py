@@ -53,6 +53,7 @@ REFUSED = [
     ("email", 'a"b@example.com', "name@host"),
     ("email", "a b@example.com", "name@host"),
     ("email", "Ada <ada@example.com>", "name@host"),
+    ("email", "ü@example.com", "ASCII"),
     (SLUG, "", "distribution"),
     (SLUG, ".", "distribution"),
     (SLUG, "..", "distribution"),
@@ -66,6 +67,7 @@ REFUSED = [
     (SLUG, "dot.", "distribution"),
     (SLUG, "-dash", "distribution"),
     (SLUG, "under_", "distribution"),
+    (SLUG, "two--hyphens", "in a row"),
     (SLUG, "two words", "distribution"),
     (SLUG, "pröjekt", "distribution"),
     (SLUG, "🚀", "distribution"),
@@ -129,7 +131,8 @@ def test_the_suggestion_in_a_refusal_is_itself_accepted() -> None:
     for answer, value, _ in REFUSED:
         if answer == SLUG:
             package = value.lower().replace("-", "_").replace(".", "_")
-            refusal = problem(answers | {SLUG: value, "__folder": value, "__package_name": package})
+            folder = value.replace("--", "-")
+            refusal = problem(answers | {SLUG: value, "__folder": folder, "__package_name": package})
             better = refusal.rpartition("try '")[2].rstrip(".").rstrip("'")
             package = better.replace("-", "_")
             assert problem(answers | {SLUG: better, "__folder": better, "__package_name": package}) is None, refusal
@@ -146,6 +149,15 @@ def test_the_command_line_exits_1_with_the_line_first(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("Refused: project_slug 'json' gives the package name 'json', which would hide")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_of_its_output_who_has_left_does_not_cost_the_project(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cookiecutter", "--no-input", "-o", str(tmp_path), str(TEMPLATE)]
+    with subprocess.Popen(command, env=outside(), stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.close()
+    assert process.returncode == 0
+    assert (tmp_path / "my-async-project" / "README.md").exists()
 
 
 def test_a_refusal_over_an_existing_project_touches_nothing_of_it(tmp_path: Path) -> None:
