@@ -3,7 +3,7 @@
     uv run python benchmarks/render.py [--rounds N] [--json FILE]
 
 All are timed as whole processes (`python -m cookiecutter --no-input`), in turns, after one warm-up each. A third
-template tells how much of it is cookiecutter's own: as many files as this one, each one placeholder, and an empty hook.
+template tells how much of it is cookiecutter's own: as many files as this one, each one placeholder.
 """
 
 import statistics
@@ -19,16 +19,13 @@ import harness
 TEMPLATE = Path(__file__).resolve().parents[1]
 
 
-def smallest(folder: Path, files: int, hook: bool) -> Path:
-    """Make a template of one question and ``files`` files of one placeholder, with a hook that does nothing or none."""
+def smallest(folder: Path, files: int) -> Path:
+    """Make a template of one question and ``files`` files of one placeholder."""
     project = folder / "{{cookiecutter.name}}"
     project.mkdir(parents=True)
     (folder / "cookiecutter.json").write_text('{"name": "x"}', encoding="utf-8")
     for number in range(files):
         (project / f"file{number}.txt").write_text("{{ cookiecutter.name }}\n", encoding="utf-8")
-    if hook:
-        (folder / "hooks").mkdir()
-        (folder / "hooks/pre_gen_project.py").touch()
     return folder
 
 
@@ -43,10 +40,10 @@ def seconds(template: Path, out: Path) -> float:
 def main() -> None:
     options = harness.parser(__doc__, rounds=31).parse_args()
     with TemporaryDirectory() as folder:
-        files = sum(path.is_file() for path in (TEMPLATE / "{{cookiecutter.__folder}}").rglob("*"))
+        files = sum(path.is_file() for path in (TEMPLATE / "{{checked(cookiecutter.project_slug)}}").rglob("*"))
         templates = {
-            "one file": smallest(Path(folder) / "one", 1, hook=False),
-            "as many files": smallest(Path(folder) / "many", files, hook=True),
+            "one file": smallest(Path(folder) / "one", 1),
+            "as many files": smallest(Path(folder) / "many", files),
             "async-template": TEMPLATE,
         }
         ways = {name: partial(seconds, template, Path(folder) / "out") for name, template in templates.items()}

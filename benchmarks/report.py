@@ -60,7 +60,7 @@ class Bar:
 
 BARS = [
     Bar("render", "render, whole process", "a template of one file, no hook", ("ratios", "async-template"), "<=", 1.25),
-    Bar("render", "the same of as many one-word files, an empty hook", "that one file", ("ratios", "as many files")),
+    Bar("render", "the same of as many one-word files", "that one file", ("ratios", "as many files")),
     Bar("first_green", "render to first green suite", "`uv init` and one test", ("ratio",), "<=", 2.0),
     Bar("first_green", "tests in that suite", "`uv init` and one test", ("more_tests",), ">=", 10),
     Bar("guards", "guards, CPU a test", "plain pytest-asyncio", ("cost_cpu_ms",), "<=", 2, " ms"),

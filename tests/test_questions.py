@@ -53,7 +53,7 @@ def test_a_starter_is_plain_text_without_a_placeholder(starter: str) -> None:
 
 @EACH_STARTER
 def test_a_starters_fixtures_have_names_of_their_own(starter: str) -> None:
-    shared = TEMPLATE / "{{cookiecutter.__folder}}" / "tests" / "test_main.py"
+    shared = TEMPLATE / "{{checked(cookiecutter.project_slug)}}" / "tests" / "test_main.py"
     fixture = re.compile(r"^@pytest(?:_asyncio)?\.fixture.*\n(?:async )?def (\w+)", re.MULTILINE)
     of_test_main = set(fixture.findall(shared.read_text(encoding="utf-8")))
     assert len(of_test_main) == 2

@@ -46,7 +46,7 @@ def test_an_update_brings_the_tooling_and_leaves_the_users_work(
     mine = {p: p.read_bytes() for p in [app, *project.rglob("*mine.py"), project / "README.md"]}
     assert len(mine) == 4
 
-    inner = template / "{{cookiecutter.__folder}}"
+    inner = template / "{{checked(cookiecutter.project_slug)}}"
     replace(inner / ".github/workflows/ci.yml", "timeout-minutes: 15", "timeout-minutes: 16")
     replace(inner / "pyproject.toml", '"pytest-cov>=7",', '"pytest-cov>=7.0.0",')
     replace(inner / "README.md", "## Test, lint, types", "## Test, lint and types")

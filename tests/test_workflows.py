@@ -41,7 +41,7 @@ def test_no_permission_is_given_by_default_and_every_job_has_an_end(repository: 
 
 
 def test_every_expression_of_the_source_survives_rendering(render: Render) -> None:
-    source = (TEMPLATE / "{{cookiecutter.__folder}}/.github/workflows/ci.yml").read_text(encoding="utf-8")
+    source = (TEMPLATE / "{{checked(cookiecutter.project_slug)}}/.github/workflows/ci.yml").read_text(encoding="utf-8")
     rendered = (render() / ".github/workflows/ci.yml").read_text(encoding="utf-8")
     expressions = re.findall(r"\$\{\{.*?\}\}", source)
     assert len(expressions) >= 3

@@ -1,10 +1,19 @@
-"""Refuse, before a file is written, the answers that could not give a working project: one line each, exit 1.
+"""Refuse, before anything is written, the answers that could not give a working project: one line each, exit 1.
 
-It does without re, json and unicodedata, whose import would take as long as all the rest of it.
+Cookiecutter loads this as an extension of Jinja, and renders the name of the project's folder, which calls `checked`,
+before anything else.
 """
 
 import keyword
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from cookiecutter.exceptions import FailedHookException
+from jinja2 import Environment, pass_context
+from jinja2.ext import Extension
+from jinja2.runtime import Context
 
 LONGEST = {"project_name": 100, "full_name": 200, "email": 200, "description": 500}
 CONTROL = {*map(chr, range(32)), *map(chr, range(127, 160)), "\u2028", "\u2029"}  # and line breaks of Unicode
@@ -24,7 +33,7 @@ TAKEN = frozenset(  # what projects of this template install, by the names they 
 )
 
 
-def problem(answers: dict[str, str]) -> str | None:
+def problem(answers: Mapping[str, str]) -> str | None:
     """Return the first reason to refuse ``answers``, naming the answer, the rule and a suggestion, or None."""
     for key, most in LONGEST.items():
         text = answers[key]
@@ -43,10 +52,10 @@ def problem(answers: dict[str, str]) -> str | None:
     better = f"try '{plain}-app'." if plain[:1].isalpha() else f"try 'project-{plain}'.".replace("-'", "'")
     ends = slug.lower()[:1], slug.lower()[-1:]
     legal = slug.isascii() and len(slug) <= 40 and all(end and end in LETTERS for end in ends)
-    if not legal or any(c not in LETTERS + "._-" for c in slug.lower()) or slug != answers["__folder"]:
+    if not legal or any(c not in LETTERS + "._-" for c in slug.lower()):
         return (
             f"project_slug {slug[:80]!a} is no valid name of a Python distribution (1 to 40 letters, digits, '-', '_', "
-            f"'.', the first and last a letter or digit, and no two '-' in a row): {better}"
+            f"'.', the first and last a letter or digit): {better}"
         )
     if slug.lower().partition(".")[0] in DEVICES:
         return f"project_slug {slug!a} is the name of a device on Windows: {better}"
@@ -62,16 +71,24 @@ def problem(answers: dict[str, str]) -> str | None:
     return why and f"project_slug {slug!a} gives the package name {package!a}, which {why}: {better}"
 
 
-if __name__ == "__main__":
-    null = None  # JSON in ASCII is Python too, but for this, and for an emoji, which comes as two halves
-    answers: dict[str, str] = {{ cookiecutter | tojson }}  # type: ignore  # noqa: F821  # fmt: skip
-    for key in {*LONGEST, "project_slug"}:
-        answers[key] = answers[key].encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+@pass_context
+def checked(context: Context, slug: str) -> str:
+    """Return the slug, which is the name of the project's folder, and tell on stderr what to do next in a new one.
+
+    Raises `FailedHookException` with the reason to refuse the answers; cookiecutter prints it and exits with 1.
+    """
+    answers = context["cookiecutter"]
     if refusal := problem(answers):
-        sys.exit("Refused: " + refusal)
-    # Here, not in a post_gen hook: each hook adds a tenth to the time that a render takes.
-    slug = answers["project_slug"]
-    try:
-        print(f"\nNext:  cd {slug}\n       uv run pytest\n       uv run {slug} --help\n", flush=True)
-    except OSError:  # nobody reads it; at the end Python would try again and fail, and the project with it
-        sys.stdout = sys.stderr
+        raise FailedHookException(f"Refused: {refusal}")
+    if "_output_dir" in answers and not Path(answers["_output_dir"], slug).exists():  # cruft gives none
+        with suppress(OSError):  # nobody reads it
+            print(f"\nNext:  cd {slug}\n       uv run pytest\n       uv run {slug} --help\n", file=sys.stderr)
+    return slug
+
+
+class Checked(Extension):
+    """Makes `checked` known to the template's file names."""
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        environment.globals["checked"] = checked
