@@ -96,9 +96,9 @@ def backoff(error: Exception) -> bool | float:
 def retry_after(headers: Mapping[str, str]) -> bool | float:
     """Return the seconds that the Retry-After header asks for, True if it is missing or garbage."""
     value = headers.get("Retry-After", "")
-    if value.isdecimal():
-        return float(value)
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, TypeError, OverflowError):
+        if value.isdecimal():
+            return float(int(value))  # float("999...") would be infinite
         # The server's own Date is "now": its clock or ours may be wrong.
         now = parsedate_to_datetime(headers.get("Date") or formatdate(usegmt=True))
         return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
