@@ -310,6 +310,20 @@ async def test_its_options_limit_it(base_url: str, script: Script, seen: list[fl
     assert now() == pytest.approx(2.5)
 
 
+@pytest.mark.virtual_clock
+@pytest.mark.asyncio
+async def test_nothing_but_its_options_limits_it(
+    base_url: str, script: Script, seen: list[float], capsys: Capture
+) -> None:
+    script += ["slow"] * 101  # aiohttp's own limits would be 100 connections and 300 s
+    assert await main(101, base_url=base_url, concurrency=101) == 0
+    assert Counter(round(time) for time in seen) == {0: 101}
+    script += ["hang"]
+    assert await main(1, base_url=base_url, timeout=900, deadline=9000, attempts=1) == 1
+    assert "no answer within 900 s" in capsys.readouterr().err
+    assert now() == pytest.approx(1 + 900)
+
+
 @pytest.mark.parametrize("url", ["", "htp:/x", "cats", "http://", "http://x:99999", "http://[::"])
 @pytest.mark.asyncio
 async def test_a_broken_url_is_one_line_and_status_1(url: str, capsys: Capture) -> None:
