@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 log = logging.getLogger(__name__)
+OnFact = Callable[["Fact"], Awaitable[None]] | None
 
 
 class AnswerError(ValueError):
@@ -106,12 +107,7 @@ def retry_after(headers: Mapping[str, str]) -> bool | float:
 
 
 async def fetch_data(
-    api: CatFact,
-    count: int,
-    *,
-    concurrency: int = 10,
-    deadline: float = 60.0,
-    on_fact: Callable[[Fact], Awaitable[None]] | None = None,
+    api: CatFact, count: int, concurrency: int = 10, deadline: float = 60.0, on_fact: OnFact = None
 ) -> tuple[list[Fact], Counter[str]]:
     """Get `count` facts, at most `concurrency` at a time, within `deadline` seconds in all.
 
@@ -121,8 +117,7 @@ async def fetch_data(
     """
     if not (count >= 0 and concurrency > 0 and deadline > 0):
         raise ValueError(f"limits must be positive: {count=}, {concurrency=}, {deadline=}")
-    facts, errors = list[Fact](), Counter[str]()
-    turns = iter(range(count))
+    facts, errors, turns = list[Fact](), Counter[str](), iter(range(count))
 
     async def work() -> None:
         for _ in turns:  # one iterator for all workers: each takes the next turn
@@ -182,18 +177,15 @@ async def main(
         if bar.disable and (done := bar.tasks[0].completed) % max(1, count // 10) == 0:
             log.info("%d of %d facts", done, count)
 
-    # aiohttp's own limits are off: those of the options are all there are.
-    connector, timeouts = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout()
-    async with aiohttp.ClientSession(connector=connector, timeout=timeouts) as session:
+    pool, timeouts = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout()  # the options limit it
+    async with aiohttp.ClientSession(connector=pool, timeout=timeouts) as session:
         try:
             api = CatFact(session, base_url, timeout=timeout, attempts=attempts)
         except ValueError as error:
             print(f"{base_url!r}: {error}", file=sys.stderr)
             return 1
         with bar:
-            _, errors = await fetch_data(
-                api, count, concurrency=concurrency, deadline=deadline, on_fact=show
-            )
+            _, errors = await fetch_data(api, count, concurrency, deadline, show)
     if errors:
         reasons = "; ".join(f"{n} x {why}" for why, n in errors.most_common(3))
         print(f"{errors.total()} of {count} facts failed: {reasons}", file=sys.stderr)
