@@ -23,6 +23,7 @@ from rich.progress import Progress
 
 log = logging.getLogger(__name__)
 OnFact = Callable[["Fact"], Awaitable[None]] | None
+LARGEST = 2**20  # bytes of an answer, unpacked; no fact is as long, but an answer may be endless
 
 
 class AnswerError(ValueError):
@@ -38,9 +39,9 @@ class Fact:
 
     @classmethod
     def parse(cls, body: bytes) -> "Fact":
-        """Return the fact in a JSON body; raise `AnswerError` if it holds none."""
+        """Return the fact in a JSON body; raise `AnswerError` if it holds none or is too long."""
         with suppress(ValueError, RecursionError):
-            match loads(body):
+            match len(body) <= LARGEST and loads(body):
                 case {"fact": str(fact), "length": int(length)} if not isinstance(length, bool):
                     return cls(fact, length)
         raise AnswerError(f"not a fact: {body[:80]!r}")
@@ -81,7 +82,10 @@ class CatFact:
         try:
             async with asyncio.timeout(self.timeout), self.session.get(url) as response:
                 response.raise_for_status()
-                return Fact.parse(await response.read())
+                body = bytearray()
+                while len(body) <= LARGEST and (piece := await response.content.readany()):
+                    body += piece
+                return Fact.parse(bytes(body))
         except TimeoutError:
             raise TimeoutError(f"no answer within {self.timeout:g} s") from None
 

@@ -12,7 +12,7 @@ import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from app import CatFact, Fact, fetch_data
+from app import LARGEST, CatFact, Fact, fetch_data
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def script() -> deque[web.Response | int | str]:
     """What the API does with the next requests; when the script is over, it answers with facts.
 
     An item is a response, a status, or a word: "slow" (a fact, but after 1 s), "hang" (no answer),
-    "stall" (half an answer), "cut" (half an answer, then the connection is closed), "drop" (the
-    connection is closed).
+    "stall" (half an answer), "flood" (too long an answer, and no end), "cut" (half an answer, then
+    the connection is closed), "drop" (the connection is closed).
     """
     return deque()
 
@@ -78,7 +78,11 @@ async def play(item: web.Response | int | str, request: web.Request) -> web.Stre
         half = web.StreamResponse(headers={"Content-Length": "50"})
         await half.prepare(request)
         await half.write(b'{"fact": "Cats')
-    if item in ("stall", "hang"):
+    if item == "flood":
+        flood = web.StreamResponse()
+        await flood.prepare(request)
+        await flood.write(bytes(LARGEST + 1))
+    if item in ("stall", "flood", "hang"):
         await asyncio.Event().wait()
     if item in ("cut", "drop"):
         assert request.transport is not None

@@ -1,6 +1,7 @@
 """What the program promises, shown on a real HTTP server that misbehaves on request."""
 
 import asyncio
+import gzip
 import socket
 import sys
 from collections import Counter, deque
@@ -15,6 +16,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from app import (
+    LARGEST,
     AnswerError,
     CatFact,
     Fact,
@@ -66,6 +68,31 @@ async def test_a_fact_is_what_the_api_says(client: CatFact) -> None:
 def test_garbage_is_no_fact(garbage: bytes) -> None:
     with pytest.raises(AnswerError, match=r"^not a fact: b"):
         Fact.parse(garbage)
+
+
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+@pytest.mark.asyncio
+async def test_an_answer_has_so_many_bytes_and_no_more(
+    client: CatFact, script: Script, coding: str
+) -> None:
+    for size in (LARGEST, LARGEST + 1):
+        body = b'{"fact": "Cats nap.", "length": 9}'.ljust(size)  # blanks are no error in JSON
+        body = gzip.compress(body) if coding == "gzip" else body
+        script.append(web.Response(body=body, headers={"Content-Encoding": coding}))
+    assert await client.get_cat_fact() == Fact("Cats nap.", 9)
+    with pytest.raises(AnswerError, match="not a fact"):
+        await client.get_cat_fact()
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.asyncio
+async def test_an_answer_without_end_is_not_read_to_its_end(
+    client: CatFact, script: Script
+) -> None:
+    script += ["flood"]
+    with pytest.raises(AnswerError, match="not a fact"):
+        await client.get_cat_fact()
+    assert now() == 0
 
 
 # "drop" stands twice, as aiohttp itself repeats a GET that was dropped.

@@ -17,7 +17,8 @@ NAPS = Fact("Cats nap.", 9)
 def answering(body: bytes) -> MagicMock:
     """What `session.get()` returns: a context manager whose inside is a response."""
     response = create_autospec(aiohttp.ClientResponse, instance=True)
-    response.read.return_value = body
+    response.content = create_autospec(aiohttp.StreamReader, instance=True)
+    response.content.readany.side_effect = [body, b""]
     inside = MagicMock(AbstractAsyncContextManager)
     inside.__aenter__.return_value = response
     return inside
