@@ -13,6 +13,7 @@ MUTATIONS = [
     ("api_client", "no limit for one try", "asyncio.timeout(self.timeout), ", "", "failures_are_one_line"),
     ("api_client", "no retry", "attempts=self.attempts, timeout=None", "attempts=1, timeout=None", "trouble_that_may"),
     ("api_client", "no deadline", "asyncio.timeout(deadline), ", "", "the_deadline_ends"),
+    ("api_client", "no bound on an answer", "while len(body) <= LARGEST and (", "while (", "without_end"),
     ("api_client", "no await", "await on_fact(fact)", "on_fact(fact)", "slow_consumer"),
     ("media", "a bomb is decoded", 'simplefilter("error", Image', 'simplefilter("ignore", Image', "bad_ones_named"),
     ("media", "no second try", "for _ in range(2):", "for _ in range(1):", "gets_a_new_one"),
