@@ -61,9 +61,10 @@ class CatFact:
 
     def __post_init__(self) -> None:
         url = urlsplit(self.base_url)
-        if url.scheme not in {"http", "https"} or not url.hostname or url.port == 0:
-            raise ValueError("not an http(s) URL")
-        if min(self.timeout, self.attempts) <= 0:
+        host = url.scheme in {"http", "https"} and url.hostname and url.port != 0
+        if not host or {*self.base_url} & {*"?#"}:
+            raise ValueError("not an http(s) URL, or one with a query or a fragment")
+        if not (self.timeout > 0 and self.attempts > 0):
             raise ValueError(f"limits must be positive: {self.timeout=}, {self.attempts=}")
 
     async def get_cat_fact(self) -> Fact:

@@ -256,7 +256,7 @@ async def test_the_deadline_ends_every_wait_and_keeps_what_arrived(
 
 @pytest.mark.asyncio
 async def test_limits_must_be_positive(client: CatFact, session: aiohttp.ClientSession) -> None:
-    for limits in ({"timeout": 0}, {"attempts": 0}):
+    for limits in ({"timeout": 0}, {"timeout": float("nan")}, {"attempts": 0}):
         with pytest.raises(ValueError, match="limits must be positive"):
             CatFact(session, "http://cats", **limits)
     for count, concurrency, deadline in ((-1, 1, 1), (1, 0, 1), (1, 1, 0)):
@@ -351,7 +351,13 @@ async def test_nothing_but_its_options_limits_it(
     assert now() == pytest.approx(1 + 900)
 
 
-@pytest.mark.parametrize("url", ["", "htp:/x", "cats", "http://", "http://x:99999", "http://[::"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *["", "htp:/x", "cats", "http://", "http://x:99999", "http://[::"],
+        *["http://x?y=1", "http://x/y#z", "http://x?", "http://x/#"],
+    ],
+)
 @pytest.mark.asyncio
 async def test_a_broken_url_is_one_line_and_status_1(url: str, capsys: Capture) -> None:
     assert await main(1, base_url=url) == 1
