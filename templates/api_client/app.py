@@ -68,7 +68,7 @@ class CatFact:
             raise ValueError(f"limits must be positive: {self.timeout=}, {self.attempts=}")
 
     async def get_cat_fact(self) -> Fact:
-        """Return a random fact, or raise AnswerError, aiohttp.ClientError or TimeoutError."""
+        """Return a fact; raise AnswerError, ClientError, TimeoutError, UnicodeError (bad host)."""
         try:
             return await self._ask([])
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -111,6 +111,11 @@ def retry_after(headers: Mapping[str, str]) -> bool | float:
     return True
 
 
+def plain(text: object) -> str:
+    """Return a text as one line without escape codes: the API is a stranger on our terminal."""
+    return "".join(c if c.isprintable() else " " for c in str(text))
+
+
 async def fetch_data(
     api: CatFact, count: int, concurrency: int = 10, deadline: float = 60.0, on_fact: OnFact = None
 ) -> tuple[list[Fact], Counter[str]]:
@@ -128,7 +133,7 @@ async def fetch_data(
         for _ in turns:  # one iterator for all workers: each takes the next turn
             try:
                 fact = await api.get_cat_fact()
-            except (aiohttp.ClientError, TimeoutError, AnswerError) as error:
+            except (aiohttp.ClientError, TimeoutError, AnswerError, UnicodeError) as error:
                 errors[f"{type(error).__name__}: {error}"] += 1
             else:
                 if on_fact:
@@ -167,7 +172,7 @@ async def main(
         json: Print one JSON object a line.
     """
     stamina.instrumentation.set_on_retry_hooks(
-        [lambda it: log.warning("next try in %.1f s: %s", it.wait_for, it.caused_by)]
+        [lambda it: log.warning("next try in %.1f s: %s", it.wait_for, plain(it.caused_by))]
     )
     # rich draws on stderr, and may take over stdout only where both are the same screen.
     screen, same = sys.stderr.isatty(), sys.stdout.isatty()
@@ -175,9 +180,7 @@ async def main(
     task = bar.add_task("facts", total=count)
 
     async def show(fact: Fact) -> None:
-        # The API is a stranger: no line breaks and escape codes of its own on our terminal.
-        text = "".join(c if c.isprintable() else " " for c in fact.fact)
-        print(dumps(asdict(fact)) if json else text)
+        print(dumps(asdict(fact)) if json else plain(fact.fact))
         bar.advance(task)
         if bar.disable and (done := bar.tasks[0].completed) % max(1, count // 10) == 0:
             log.info("%d of %d facts", done, count)
@@ -193,5 +196,5 @@ async def main(
             _, errors = await fetch_data(api, count, concurrency, deadline, show)
     if errors:
         reasons = "; ".join(f"{n} x {why}" for why, n in errors.most_common(3))
-        print(f"{errors.total()} of {count} facts failed: {reasons}", file=sys.stderr)
+        print(f"{errors.total()} of {count} facts failed: {plain(reasons)}", file=sys.stderr)
     return 1 if errors else 0

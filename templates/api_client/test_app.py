@@ -330,6 +330,30 @@ async def test_failures_are_one_line_and_status_1(
 
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
+async def test_a_failure_of_many_lines_is_told_in_one(
+    base_url: str, script: Script, caplog: pytest.LogCaptureFixture, capsys: Capture
+) -> None:
+    script += [web.Response(body=b"packed?", headers={"Content-Encoding": "gzip"}) for _ in "12"]
+    assert await main(1, base_url=base_url, attempts=2) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith("Can not decode content-encoding: gzip")
+    assert len(caplog.messages[0].splitlines()) == 1
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64])
+@pytest.mark.asyncio
+async def test_a_host_that_cannot_be_is_told_in_one_line_wherever_it_comes_from(
+    base_url: str, script: Script, capsys: Capture, host: str
+) -> None:
+    script += [web.Response(status=302, headers={"Location": f"http://{host}/"})]
+    for url in (base_url, f"http://{host}"):
+        assert await main(1, base_url=url) == 1
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith("1 of 1 facts failed: 1 x UnicodeError: ")
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.asyncio
 async def test_its_options_limit_it(base_url: str, script: Script, seen: list[float]) -> None:
     script += ["slow"] * 9
     assert await main(9, base_url=base_url, concurrency=2, deadline=2.5) == 1
