@@ -6,6 +6,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -337,34 +338,38 @@ async def test_a_limit_below_one_is_refused(downloader: Downloader, limit: str) 
         await replace(downloader, **limits).save_all([], print)
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """Make the system refuse files of more than 100,000 bytes, as a full disk would."""
+    """Make the system refuse files of more than 100,000 bytes, as a full disk would.
+
+    It refuses them to the whole process, so it must end before pytest writes what it has to tell.
+    """
     resource = pytest.importorskip("resource", reason="Windows has no such limit")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("small_files")
 @pytest.mark.parametrize("size", [200_000, 4 * PART])
 @pytest.mark.asyncio
 async def test_a_full_disk_is_told_and_leaves_no_half_file(
     offer: Offer, folder: Path, capsys: pytest.CaptureFixture[str], size: int
 ) -> None:
     big, small = offer("/big", bytes(size)), offer("/small")
-    assert await main(big, small, to=str(folder)) == 1
+    with small_files():
+        assert await main(big, small, to=str(folder)) == 1
     assert everything_in(folder) == ["small"]
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{big}: ")
     assert "File too large" in line
 
 
-@pytest.mark.usefixtures("small_files")
 @pytest.mark.asyncio
 async def test_no_bar_is_left_of_what_did_not_fit(local: Downloader, offer: Offer) -> None:
-    with pytest.raises(BaseError, match="File too large"):
+    with small_files(), pytest.raises(BaseError, match="File too large"):
         await local.save(offer("/a", bytes(4 * PART)), "a")
     assert local.bars.tasks == []
 
