@@ -171,14 +171,13 @@ async def main(
         overwrite: Download again what is there already with the same size.
     """
     try:
-        more = (await asyncio.to_thread(from_file.read_text)).split() if from_file else []
+        listed = await asyncio.to_thread(from_file.read_text, "utf-8-sig") if from_file else ""
         store = from_url(to) if "://" in to else await asyncio.to_thread(LocalStore, to, mkdir=True)
     except (BaseError, OSError, ValueError) as error:
         print(f"{from_file or to}: {reason(error)}", file=sys.stderr)
         return 1
-    wanted = [*urls, *more]
-    # rich draws on stderr, and may take over stdout only where both are the same screen.
-    screen, same = sys.stderr.isatty(), sys.stdout.isatty()
+    wanted = [*urls, *listed.split()]
+    screen, same = sys.stderr.isatty(), sys.stdout.isatty()  # rich may take over only a screen
     bars = Progress(console=Console(stderr=True), disable=not screen, redirect_stdout=same)
     total = bars.add_task("all files", total=len(set(wanted)))
 

@@ -406,7 +406,8 @@ async def test_urls_come_from_a_file_too_each_once(
 ) -> None:
     a, b = offer("/a"), offer("/b")
     listed = tmp_path / "urls.txt"
-    listed.write_text(f"{a}\n\n  {b}\n{b}\n")
+    # Windows editors begin a file with a mark that is not to be seen.
+    listed.write_text(f"{b}\n\n  {a}\n{b}\n", encoding="utf-8-sig")
     assert await main(a, to=str(tmp_path / "new" / "folder"), from_file=listed) == 0
     assert everything_in(tmp_path / "new" / "folder") == ["a", "b"]
     assert (traffic["/a"], traffic["/b"]) == (1, 1)

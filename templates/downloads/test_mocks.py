@@ -184,4 +184,4 @@ async def test_a_list_that_is_no_text_is_told_in_one_line(
     read = mocker.patch.object(Path, "read_text", autospec=True, side_effect=error)
     assert await main(from_file=Path("urls.bin"), to=str(folder)) == 1
     assert capsys.readouterr().err.startswith("urls.bin: 'utf-8' codec can't decode byte 0xff")
-    read.assert_called_once_with(Path("urls.bin"))
+    read.assert_called_once_with(Path("urls.bin"), "utf-8-sig")
