@@ -81,9 +81,8 @@ class Downloader:
         """
         if min(self.concurrency, self.attempts) < 1:
             raise ValueError(f"limits must be positive: {self.concurrency=}, {self.attempts=}")
-        states: Counter[str] = Counter(saved=0, present=0, failed=0)
-        owners, turns = dict[str, str](), iter(dict.fromkeys(urls))
-        look = not self.overwrite
+        states, owners = Counter(saved=0, present=0, failed=0), dict[str, str]()
+        turns, look = iter(wanted := dict.fromkeys(urls)), not self.overwrite
         with suppress(BaseError):  # nothing is there in an empty store, so nobody needs to look
             look = look and bool(await finish(anext(obstore.list(self.store, chunk_size=1), [])))
 
@@ -104,7 +103,7 @@ class Downloader:
                 on_result(url, state, text)
 
         async with asyncio.TaskGroup() as workers:
-            for _ in range(self.concurrency):
+            for _ in range(min(self.concurrency, len(wanted))):
                 workers.create_task(work())
         return states
 

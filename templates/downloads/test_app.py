@@ -320,14 +320,17 @@ async def test_as_many_run_at_a_time_as_allowed(
     assert asyncio.get_running_loop().time() >= 10 * 2
 
 
+@pytest.mark.parametrize(("count", "limit", "tasks"), [(1_000, 7, 7), (3, 500, 3)])
 @pytest.mark.asyncio
-async def test_many_urls_are_not_as_many_tasks(downloader: Downloader) -> None:
+async def test_there_are_as_many_tasks_as_downloads_at_a_time(
+    downloader: Downloader, count: int, limit: int, tasks: int
+) -> None:
     before, seen = len(asyncio.all_tasks()), set[int]()
-    await replace(downloader, concurrency=7).save_all(
-        (f"ftp://example.org/{n}" for n in range(1_000)),
+    await replace(downloader, concurrency=limit).save_all(
+        (f"ftp://example.org/{n}" for n in range(count)),
         lambda *_: seen.add(len(asyncio.all_tasks()) - before),
     )
-    assert max(seen) == 7
+    assert max(seen) == tasks
 
 
 @pytest.mark.parametrize("limit", ["concurrency", "attempts"])
