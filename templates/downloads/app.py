@@ -51,6 +51,8 @@ class Downloader:
         # Compressed on its way, a body would not have the size of the file.
         async with self.session.get(url, headers={"Accept-Encoding": "identity"}) as response:
             response.raise_for_status()
+            if response.status != 200:
+                raise aiohttp.ClientError(f"{response.status} {response.reason}: not a whole file")
             size = None if "Content-Encoding" in response.headers else response.content_length
             with suppress(FileNotFoundError):
                 if look and (await finish(obstore.head_async(self.store, name)))["size"] == size:

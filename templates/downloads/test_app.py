@@ -174,6 +174,10 @@ async def test_what_may_pass_is_tried_again(
         (404, 1, "404 Not Found"),
         (403, 1, "403 Forbidden"),
         ("loop", 10, "too many redirects"),
+        (302, 1, "302 Found: not a whole file"),
+        (101, 1, "101 Switching Protocols: not a whole file"),
+        (204, 1, "204 No Content: not a whole file"),
+        (206, 1, "206 Partial Content: not a whole file"),
     ],
 )
 @pytest.mark.virtual_clock

@@ -123,7 +123,7 @@ async def test_a_terabyte_goes_in_parts_that_s3_takes(
     store: ObjectStore, bars: Progress, mocker: MockerFixture
 ) -> None:
     response = create_autospec(aiohttp.ClientResponse, instance=True)
-    response.headers, response.content_length = {}, 10**12
+    response.status, response.headers, response.content_length = 200, {}, 10**12
     response.content = create_autospec(aiohttp.StreamReader, instance=True)
     response.content.iter_any.return_value.__aiter__.return_value = [b"some", b"thing"]
     inside = create_autospec(AbstractAsyncContextManager, instance=True)
