@@ -129,7 +129,7 @@ def file_name(url: str) -> str:
     if not url.lower().startswith(("http://", "https://")):
         raise ValueError("not an http(s) URL")
     name = unquote(urlsplit(url).path.rpartition("/")[2])
-    if name in {"", ".", ".."} or {*name} & {*"/\\"} or name[-1] == ":" or not name.isprintable():
+    if name in {"", ".", ".."} or {*name} & {*"/\\"} or name[-1] in ":|" or not name.isprintable():
         raise ValueError(f"not a safe file name: {name!r}")
     return name
 
