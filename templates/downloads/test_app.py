@@ -476,7 +476,7 @@ async def test_a_terminal_shows_a_bar_for_each_file_and_one_for_all(
     monkeypatch.setenv("TERM", "xterm")
     urls = [offer("/a[b].txt", bytes(100_000), "stall"), offer("/c.txt")]
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(main(*urls, to=str(folder)))
+        tasks.create_task(main(*urls, urls[1], to=str(folder)))  # the second one twice
         await busy.wait()
         gate.set()
     printed = capsys.readouterr()
