@@ -190,7 +190,7 @@ async def main(
     stamina.instrumentation.set_on_retry_hooks(
         [lambda t: log.warning("in %.1f s: %s: %s", t.wait_for, t.args[0], reason(t.caused_by))]
     )
-    limits = aiohttp.ClientTimeout(connect=timeout, sock_read=timeout)
+    limits = aiohttp.ClientTimeout(connect=min(timeout, 1e9), sock_read=timeout)  # inf overflows
     pool = aiohttp.TCPConnector(limit=0)  # `concurrency` is the limit
     async with aiohttp.ClientSession(connector=pool, timeout=limits, read_bufsize=2**20) as session:
         with bars:

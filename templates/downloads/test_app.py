@@ -2,7 +2,9 @@
 
 import asyncio
 import gzip
+import math
 import re
+import socket
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -454,6 +456,26 @@ async def test_the_timeout_is_for_silence_and_not_for_the_whole_file(
 ) -> None:
     url = offer("/a", b"text", "slow")  # twice 5 s
     assert await main(url, to=str(folder), timeout=seconds, attempts=1) == status
+
+
+@pytest.mark.asyncio
+async def test_a_timeout_may_be_infinite(offer: Offer, folder: Path) -> None:
+    assert await main(offer("/a"), to=str(folder), timeout=math.inf) == 0
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.asyncio
+async def test_the_timeout_is_for_connecting_too(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as silent:  # it takes the call and says nothing, so no TLS begins
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}/a"
+        # Where it overwrites, it does not ask the store, whose threads know no virtual clock.
+        assert await main(url, to=str(folder), timeout=7, attempts=1, overwrite=True) == 1
+    assert asyncio.get_running_loop().time() == pytest.approx(7)
+    assert capsys.readouterr().err.startswith(f"{url}: Connection timeout")
 
 
 @pytest.mark.asyncio
