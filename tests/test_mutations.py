@@ -22,6 +22,7 @@ MUTATIONS = [
     ("downloads", "no retry", "attempts=self.attempts, timeout=None", "attempts=1, timeout=None", "what_may_pass"),
     ("downloads", "half a file stays", "        undo()\n", "", "in_the_middle_of_a_body"),
     ("downloads", "one file replaces another", "owners.setdefault(text, url)", "url", "two_urls_with_one"),
+    ("downloads", "a part is taken for a file", "response.status != 200", "response.status < 200", "fails_in_the_end"),
     ("downloads", "what is there comes again", '["size"] == size', '["size"] is None', "second_run_gets_only"),
     ("jobs", "no bound on tasks", "for _ in range(concurrency)]", "for _ in range(99)]", "as_many_tasks_run"),
     ("jobs", "results are lost", "max_stored_results=places", "max_stored_results=2", "hundreds_of_results"),
