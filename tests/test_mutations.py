@@ -24,7 +24,7 @@ MUTATIONS = [
     ("downloads", "one file replaces another", "owners.setdefault(text, url)", "url", "two_urls_with_one"),
     ("downloads", "a part is taken for a file", "response.status != 200", "response.status < 200", "fails_in_the_end"),
     ("downloads", "what is there comes again", '["size"] == size', '["size"] is None', "second_run_gets_only"),
-    ("jobs", "no bound on tasks", "for _ in range(concurrency)]", "for _ in range(99)]", "as_many_tasks_run"),
+    ("jobs", "no bound on tasks", "Semaphore(concurrency)", "Semaphore(99)", "as_many_tasks_run"),
     ("jobs", "results are lost", "max_stored_results=places", "max_stored_results=2", "hundreds_of_results"),
     ("jobs", "no retry", "attempts=attempts, timeout=None", "attempts=1, timeout=None", "is_tried_again"),
     ("jobs", "a failure goes untold", "return min(len(failed), 1)", "return 0", "cannot_be_read"),

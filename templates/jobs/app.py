@@ -20,21 +20,21 @@ from rich.progress import Progress
 
 log = logging.getLogger(__name__)
 QUEUE = __name__.replace(".", "-")  # on the broker, where other programs have other names
-# Tries for ever, as a broker may be away for long: whoever waits sets a limit.
 steadily = stamina.AsyncRetryingCaller(None, None, 0.02, 0.5, 0.05).on(lambda _: go_on())
 
 
 @taskiq.async_shared_broker.task
 async def describe(path: str) -> dict[str, int | str]:
     """Return the size and checksum of a file. Done twice, as may happen, it does no harm."""
-    digest = hashlib.sha256()
+    digest, size = hashlib.sha256(), 0
     with await asyncio.to_thread(open, path, "rb") as file:
         while chunk := await asyncio.to_thread(file.read, 1 << 20):
             await asyncio.to_thread(digest.update, chunk)
-    return {"size": await asyncio.to_thread(os.path.getsize, path), "sha256": digest.hexdigest()}
+            size += len(chunk)  # of what is in the checksum: the file may grow
+    return {"size": size, "sha256": digest.hexdigest()}
 
 
-def go_on() -> bool:
+def go_on() -> bool:  # `steadily` is for ever, as a broker may be away: whoever waits sets a limit
     if (me := asyncio.current_task()) and me.cancelling():
         raise asyncio.CancelledError  # libraries swallow it, or take it for an error of the task
     return True
@@ -50,32 +50,31 @@ async def run(
     result_ttl: float = 3600.0,
 ) -> None:
     """Do `task` for all `items`, at most `concurrency` at a time and each at most `attempts` times;
-    report each once, with its result or an exception."""
+    report each once, with its result or an exception. ValueError if a limit is not positive."""
     if not min(concurrency, attempts, result_ttl) > 0:
         raise ValueError(f"must be positive: {concurrency=}, {attempts=}, {result_ttl=}")
-    turns = iter(items)
+    free = asyncio.Semaphore(concurrency)
 
     @stamina.retry(on=(RuntimeError, TimeoutError), attempts=attempts, timeout=None)
     async def result_for(item: str) -> Any:
         async with asyncio.timeout(result_ttl):
             job = await steadily(task.kicker().with_broker(broker).kiq, item)
             result = await steadily(job.get_result)
-            go_on()
-        if result.is_err:
-            raise RuntimeError(f"{type(result.error).__name__}: {result.error}")
+            if result.is_err and go_on():
+                raise RuntimeError(f"{type(result.error).__name__}: {result.error}")
         return result.return_value
 
-    async def work() -> None:
-        for item in turns:  # one iterator for all: 10,000 items do not mean 10,000 waiters
-            try:
-                outcome = await result_for(item)
-            except (RuntimeError, TimeoutError) as error:
-                outcome = error
-            report(item, outcome)
-            await asyncio.sleep(0)  # a task here may never wait, and others want their turn
+    async def work(item: str) -> None:
+        try:
+            outcome = await result_for(item)
+        except (RuntimeError, TimeoutError) as error:
+            outcome = error
+        report(item, outcome)
 
     async with asyncio.TaskGroup() as group:
-        _ = [group.create_task(work()) for _ in range(concurrency)]
+        for item in items:
+            await free.acquire()  # before there is a task: 10,000 items do not mean 10,000 waiters
+            group.create_task(work(item)).add_done_callback(lambda _: free.release())
 
 
 class Results(taskiq.AsyncResultBackend[Any]):

@@ -158,6 +158,15 @@ async def test_only_files_are_read(tree: Path, capsys: pytest.CaptureFixture[str
     assert_whole(printed(capsys)[0])
 
 
+@pytest.mark.asyncio
+async def test_the_size_is_that_of_what_is_in_the_checksum(pipes: list[str]) -> None:
+    """A pipe has no size, and a file that grows soon has another one."""
+    describing = asyncio.create_task(describe(pipes[0]))
+    with await asyncio.to_thread(open, pipes[0], "wb") as writer:
+        writer.write(b"a.txt" * 1000)
+    assert await describing == {"size": 5000, "sha256": A_TXT}
+
+
 @pytest.mark.parametrize("name", ["ä 猫", "line\nbreak", "quo\"te's", "-rf"])
 @pytest.mark.asyncio
 async def test_odd_names_stay_as_they_are(
@@ -257,6 +266,19 @@ async def test_as_many_tasks_run_at_a_time_as_allowed_and_no_more(report: Report
     async with connected("memory://") as broker:
         await run(broker, doze, ["1"] * 25, report, concurrency=10)
         assert loop.time() == 3
+
+
+@pytest.mark.asyncio
+async def test_there_are_no_more_tasks_than_there_is_to_do() -> None:
+    most = 0
+
+    def count_tasks(_item: str, _outcome: object) -> None:
+        nonlocal most
+        most = max(most, len(asyncio.all_tasks()))
+
+    async with connected("memory://") as broker:
+        await run(broker, double, "abc", count_tasks, concurrency=10_000)
+    assert most <= 4  # and this one
 
 
 @pytest.mark.asyncio
