@@ -10,16 +10,17 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import stamina
 import taskiq
-from cyclopts.types import PositiveFloat, PositiveInt
+from cyclopts import Parameter, types, validators
 from rich.console import Console
 from rich.progress import Progress
 
 log = logging.getLogger(__name__)
 QUEUE = __name__.replace(".", "-")  # on the broker, where other programs have other names
+Seconds = Annotated[float, Parameter(validator=validators.Number(gt=0, lte=1e9))]  # not inf
 steadily = stamina.AsyncRetryingCaller(None, None, 0.02, 0.5, 0.05).on(lambda _: go_on())
 
 
@@ -96,7 +97,7 @@ class Results(taskiq.AsyncResultBackend[Any]):
 async def connected(
     url: str, places: int = 32, result_ttl: float = 3600.0, redeliver: float = 300.0
 ) -> AsyncIterator[taskiq.AsyncBroker]:
-    """Connect to the broker at `url`, and disconnect after the block."""
+    """Connect to the broker at `url`, or raise what its library does; then disconnect."""
     match url.partition("://")[0]:
         case "memory":  # a result stays until others push it out: each submitter needs a place
             broker: Any = taskiq.InMemoryBroker(await_inplace=True, max_stored_results=places)
@@ -108,7 +109,6 @@ async def connected(
                 if not broker.client.is_closed:
                     log.warning("broker: %s", news)
 
-            more: Any = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.5, "error_cb": tell}
             broker = PullBasedJetStreamBroker(
                 *(url, QUEUE, QUEUE, None, QUEUE),
                 stream_config=api.StreamConfig(retention=api.RetentionPolicy.WORK_QUEUE),
@@ -116,14 +116,14 @@ async def connected(
                 pull_consume_timeout=1.0,  # then asks again: a broker that restarts forgets it
                 disconnected_cb=partial(tell, "gone; tasks wait until it is back"),
                 reconnected_cb=partial(tell, "back; the work goes on"),
-                **more,
+                **dict[str, Any](max_reconnect_attempts=-1, reconnect_time_wait=0.5, error_cb=tell),
             ).with_result_backend(Results())
         case "redis" | "rediss":
             from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
             wait: Any = {"idle_timeout": int(redeliver * 1000), "unacknowledged_lock_timeout": 10}
             broker = RedisStreamBroker(url, QUEUE, xread_count=1, maxlen=100_000, **wait)
-            broker.result_backend = RedisAsyncResultBackend(url, result_ex_time=int(result_ttl))
+            broker.result_backend = RedisAsyncResultBackend(url, result_ex_time=int(result_ttl) + 1)
             broker.result_backend.serializer = taskiq.serializers.JSONSerializer()  # not pickle
         case _:
             raise ValueError("not memory://, nats://host or redis://host")
@@ -135,7 +135,7 @@ async def connected(
             broker.result_backend.bucket = await broker.js.key_value(QUEUE)
         yield broker
     finally:
-        await broker.shutdown()
+        await asyncio.gather(broker.shutdown(), return_exceptions=True)  # it may be gone
 
 
 async def main(
@@ -143,10 +143,10 @@ async def main(
     *,
     worker: bool = False,
     broker_url: str = "memory://",
-    concurrency: PositiveInt = 32,
-    attempts: PositiveInt = 3,
-    result_ttl: PositiveFloat = 3600.0,
-    redeliver: PositiveFloat = 300.0,
+    concurrency: types.PositiveInt = 32,
+    attempts: types.PositiveInt = 3,
+    result_ttl: Seconds = 3600.0,
+    redeliver: Seconds = 300.0,
 ) -> int:
     """Print the size and the checksum of each file of a folder tree, as a line of JSON.
 
@@ -161,14 +161,15 @@ async def main(
     """
     for library in ("stamina", "taskiq"):  # for a worker's log; here, results tell the same
         logging.getLogger(library).setLevel(logging.INFO if worker else logging.CRITICAL)
-    failed = dict[str, str]()
-    root = await asyncio.to_thread(folder.resolve)  # the name that other machines know as well
+    failed, root = dict[str, str](), await asyncio.to_thread(folder.resolve)  # as others know it
     walk = os.walk(root, onerror=lambda error: failed.update({str(error.filename): str(error)}))
     paths = (os.path.join(parent, name) for parent, _, names in walk for name in names)
     connection = connected(broker_url, concurrency, result_ttl, redeliver)
     async with AsyncExitStack() as stack:
         try:
             broker = await stack.enter_async_context(connection)
+            if worker and isinstance(broker, taskiq.InMemoryBroker):
+                raise ValueError("nobody else reaches it: a worker needs another --broker-url")
         except Exception as error:  # each broker's library has its own
             print(f"no broker at {broker_url}: {error!r}", file=sys.stderr)
             return 1

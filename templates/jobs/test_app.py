@@ -15,6 +15,7 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
+import cyclopts
 import pytest
 import stamina
 from nats.aio.client import Client
@@ -382,6 +383,24 @@ async def test_a_limit_must_be_positive(report: Report, limit: str) -> None:
             await run(broker, double, [], report, **{limit: 0})
 
 
+@pytest.mark.parametrize("seconds", ["inf", "nan", "0", "1e300"])
+@pytest.mark.parametrize("option", ["--result-ttl", "--redeliver"])
+def test_a_time_that_no_broker_can_keep_is_refused(option: str, seconds: str) -> None:
+    cli = cyclopts.App(default_command=main, print_error=False, exit_on_error=False)
+    with pytest.raises(cyclopts.ValidationError, match=f"{option}. Must be"):
+        cli.parse_args([option, seconds])
+
+
+@pytest.mark.asyncio
+async def test_a_worker_is_refused_where_nobody_could_give_it_a_task(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert await main(worker=True) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("no broker at memory://: ")
+
+
 REDIS = pytest.mark.blocks_loop  # for each connection, redis-py reads the version of redis-py
 NOBODY = ["htp://x", "nats://127.0.0.1:1", pytest.param("redis://127.0.0.1:1", marks=REDIS)]
 
@@ -470,6 +489,17 @@ async def test_a_result_that_is_code_is_never_run(redis_url: str, tmp_path: Path
         with pytest.raises(ValueError, match=r"can't decode|Expecting value"):
             await broker.result_backend.get_result("evil")
     assert not (tmp_path / "was here").exists()
+
+
+@REDIS
+@pytest.mark.asyncio
+async def test_a_result_may_be_kept_for_less_than_a_second(
+    redis_url: str, start_worker: Start, reports: list[tuple[str, Any]], report: Report
+) -> None:
+    _ = start_worker(redis_url)
+    async with connected(redis_url, result_ttl=0.5) as broker:
+        await run(broker, double, ["x"], report)
+    assert reports == [("x", "xx")]
 
 
 @pytest.mark.asyncio
@@ -564,6 +594,20 @@ async def test_a_broker_may_be_away_for_long(
         await asyncio.to_thread(nats_start)
         await run(broker, double, ["x"], report)
     assert reports == [("x", "xx")]
+
+
+@pytest.mark.leaves_tasks  # nats-py's own, when its close fails: what ends the loop ends it, too
+@pytest.mark.asyncio
+async def test_a_broker_that_is_gone_can_be_left(
+    nats_start: Callable[[], str],
+    nats_stop: Callable[[], None],
+    logged: asyncio.Queue[str],
+) -> None:
+    async with connected(await asyncio.to_thread(nats_start)) as broker:
+        await asyncio.to_thread(nats_stop)
+        while await logged.get() != "broker: gone; tasks wait until it is back":
+            pass
+        await vars(broker)["client"].publish("later", b"sent when the broker is back")
 
 
 @pytest.mark.deadline(30)
