@@ -117,7 +117,7 @@ class Room:
             elif message.type is WSMsgType.TEXT and (text := message.data.strip()):
                 await self.tell(type="message", name=client.name, text=text)
                 if text.split()[0].rstrip(",:").lower() == "@bot":
-                    await self._ask(client, text.partition(" ")[2], answers)
+                    await self._ask(client, "".join(text.split(maxsplit=1)[1:]), answers)
         self._drop(client, WSCloseCode.OK, "goodbye")  # the leash holds its answer, too
 
     async def _ask(self, client: Client, question: str, answers: asyncio.TaskGroup) -> None:
@@ -187,7 +187,7 @@ async def main(
     runner = web.AppRunner(app, access_log=None, keepalive_timeout=15, shutdown_timeout=half)
     try:
         await runner.setup()
-        await (site := web.TCPSite(runner, host, port)).start()
+        await (site := web.TCPSite(runner, host or "127.0.0.1", port)).start()  # "" is everywhere
         print(f"listening on {site.name}")
         # A signal cancels the wait: that is the order to drain, and a success.
         with suppress(asyncio.CancelledError, TimeoutError):

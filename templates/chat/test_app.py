@@ -295,6 +295,17 @@ async def test_a_crowd_hears_everything(enter: Enter) -> None:
             assert await heard(other) == [f"peer {n}: {n}"]
 
 
+@pytest.mark.asyncio
+async def test_sending_waits_for_nobody(enter: Enter, room: Room, url: URL, stall: Stall) -> None:
+    room.rate, room.message_size = 1000, 2**16
+    ann = await enter("Ann")
+    await stall(url)
+    room.outbox = 10**7  # it is not dropped, but something waits for it
+    for n in range(30):
+        await say(ann, f"{n} {'x' * 60_000}")
+        assert await heard(ann) == [f"Ann: {n} {'x' * 60_000}"]
+
+
 def test_limits_are_positive() -> None:
     with pytest.raises(ValueError, match="must be positive: clients, rate, answer_time"):
         Room(clients=0, rate=-1, answer_time=0.0)
@@ -303,7 +314,9 @@ def test_limits_are_positive() -> None:
 # The bot.
 
 
-@pytest.mark.parametrize("call", ["@bot Are you there?", "@Bot, Are you there?"])
+@pytest.mark.parametrize(
+    "call", ["@bot Who is there?", "@Bot, Who is there?", "@bot\nWho is there?"]
+)
 @pytest.mark.asyncio
 async def test_the_bot_streams_its_answer_to_everybody(
     enter: Enter, words: Words, asked: list[str], call: str
@@ -316,7 +329,7 @@ async def test_the_bot_streams_its_answer_to_everybody(
         assert await heard(ann) == await heard(bob) == [f"bot: {word}"]
     words.put_nowait(None)
     assert (await ann.receive_json())["type"] == (await bob.receive_json())["type"] == "end"
-    assert asked == ["Are you there?"]
+    assert asked == ["Who is there?"]
 
 
 @pytest.mark.asyncio
@@ -498,9 +511,12 @@ async def test_a_connection_that_asks_for_nothing_is_closed(address: asyncio.Fut
 
 
 @pytest.mark.virtual_clock
+@pytest.mark.parametrize("host", ["127.0.0.1", ""])  # set, but empty: not to be heard everywhere
 @pytest.mark.asyncio
-async def test_it_ends_by_itself_after_its_lifetime(capsys: pytest.CaptureFixture[str]) -> None:
-    assert await main(port=0, lifetime=86_400) == 0
+async def test_it_ends_by_itself_after_its_lifetime(
+    capsys: pytest.CaptureFixture[str], host: str
+) -> None:
+    assert await main(host=host, port=0, lifetime=86_400) == 0
     assert asyncio.get_running_loop().time() == pytest.approx(86_400)
     assert re.fullmatch(r"listening on http://127\.0\.0\.1:\d+\n", capsys.readouterr().out)
 
