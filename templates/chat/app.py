@@ -18,11 +18,11 @@ from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Annotated
 
 from aiohttp import WSCloseCode, WSMsgType, web
-from cyclopts import Parameter
-from cyclopts.types import Port, PositiveFloat, PositiveInt
+from cyclopts import Parameter, types, validators
 
 log = logging.getLogger(__name__)
 PAGE = Path(__file__).with_name("page.html").read_text("utf-8")
+LIMIT = Parameter(validator=validators.Number(gt=0, lte=10**9))  # the system takes no much larger
 POLICY = "default-src 'nonce-{}'; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 
@@ -47,20 +47,20 @@ class Client:
 @Parameter(name="*")
 @dataclass(kw_only=True)
 class Room:
-    """Everybody hears what somebody says. Raises ValueError if a limit is not positive."""
+    """Everybody hears what somebody says. Raises ValueError unless 0 < each limit <= 10**9."""
 
-    clients: Annotated[PositiveInt, Parameter(help="Most clients; the next gets 503.")] = 500
-    message_size: Annotated[PositiveInt, Parameter(help="Most bytes in a message.")] = 2000
-    rate: Annotated[PositiveInt, Parameter(help="Most messages of a client in a second.")] = 10
-    outbox: Annotated[PositiveInt, Parameter(help="Most bytes that wait for a client.")] = 65536
-    answers: Annotated[PositiveInt, Parameter(help="Most answers of the bot at a time.")] = 4
-    answer_time: Annotated[PositiveFloat, Parameter(help="Seconds that one may last.")] = 60.0
-    grace: Annotated[PositiveFloat, Parameter(help="Seconds for the goodbyes at the end.")] = 5.0
+    clients: Annotated[int, LIMIT, Parameter(help="Most clients; the next gets 503.")] = 500
+    message_size: Annotated[int, LIMIT, Parameter(help="Most bytes in a message.")] = 2000
+    rate: Annotated[int, LIMIT, Parameter(help="Most messages of a client in a second.")] = 10
+    outbox: Annotated[int, LIMIT, Parameter(help="Most bytes that wait for a client.")] = 65536
+    answers: Annotated[int, LIMIT, Parameter(help="Most answers of the bot at a time.")] = 4
+    answer_time: Annotated[float, LIMIT, Parameter(help="Seconds that one may last.")] = 60.0
+    grace: Annotated[float, LIMIT, Parameter(help="Seconds for the goodbyes at the end.")] = 5.0
     reply: Annotated[Callable[[str], AsyncGenerator[str, None]], Parameter(parse=False)] = reply
 
     def __post_init__(self) -> None:
-        if wrong := [key for key, value in vars(self).items() if key != "reply" and value <= 0]:
-            raise ValueError(f"must be positive: {', '.join(wrong)}")
+        if wrong := [it for it, n in vars(self).items() if it != "reply" and not 0 < n <= 10**9]:
+            raise ValueError(f"must be above 0, and at most 10**9: {', '.join(wrong)}")
         self._names, self._numbers = {"bot"}, count(2)  # the names of all, and the bot's
         self._inside, self._asking = dict[str, Client](), set[str]()
 
@@ -91,8 +91,8 @@ class Room:
         self._names.add(name.casefold())
         try:
             await ws.prepare(request)
-            # Without this the kernel would keep some megabytes for a client that does not read.
-            transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, self.outbox)
+            kept = min(self.outbox, 2**20)  # by the kernel, for whoever does not read: not more
+            transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, kept)
             client = self._inside[name] = Client(name, ws, transport, asyncio.timeout(None))
             with suppress(TimeoutError):
                 async with client.leash, asyncio.TaskGroup() as answers:
@@ -107,10 +107,10 @@ class Room:
 
     async def _listen(self, client: Client, answers: asyncio.TaskGroup) -> None:
         await self.tell(client, type="welcome", name=client.name)
-        times = deque([-1.0] * self.rate, maxlen=self.rate + 1)
+        times = deque[float](maxlen=self.rate + 1)
         async for message in client.ws:
             times.append(asyncio.get_running_loop().time())
-            if times[-1] - times[0] < 1:
+            if len(times) > self.rate and times[-1] - times[0] < 1:
                 return self._drop(client, WSCloseCode.POLICY_VIOLATION, "too many messages")
             if message.type is WSMsgType.PING:
                 await self._send(client, message.data, WSMsgType.PONG)
@@ -176,8 +176,8 @@ async def _page(_request: web.Request) -> web.Response:
 async def main(
     *,
     host: Annotated[str, Parameter(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[Port, Parameter(help="Port to listen on, 0 for any.")] = 8080,
-    lifetime: Annotated[PositiveFloat | None, Parameter(help="Seconds to run.")] = None,
+    port: Annotated[types.Port, Parameter(help="Port to listen on, 0 for any.")] = 8080,
+    lifetime: Annotated[float | None, LIMIT, Parameter(help="Seconds to run.")] = None,
     room: Room | None = None,
 ) -> int:
     """Run a chat room with a bot: open its address in some browsers."""

@@ -1,11 +1,13 @@
 """What the room promises, to real WebSocket clients on a local port."""
 
 import asyncio
+import math
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 
 import aiohttp
+import cyclopts
 import pytest
 from aiohttp import WSMsgType, web
 from yarl import URL
@@ -306,9 +308,25 @@ async def test_sending_waits_for_nobody(enter: Enter, room: Room, url: URL, stal
         assert await heard(ann) == [f"Ann: {n} {'x' * 60_000}"]
 
 
-def test_limits_are_positive() -> None:
-    with pytest.raises(ValueError, match="must be positive: clients, rate, answer_time"):
-        Room(clients=0, rate=-1, answer_time=0.0)
+def test_limits_are_above_0_and_have_a_limit() -> None:
+    with pytest.raises(ValueError, match=r"must be .* 10\*\*9: clients, rate, answer_time, grace"):
+        Room(clients=0, rate=-1, answer_time=math.nan, grace=math.inf)
+
+
+@pytest.mark.parametrize("limit", ["inf", "nan", "0", "1000000001"])
+@pytest.mark.parametrize("option", ["--clients", "--message-size", "--rate", "--outbox", "--grace"])
+def test_a_limit_that_the_system_cannot_keep_is_refused(option: str, limit: str) -> None:
+    cli = cyclopts.App(default_command=main, print_error=False, exit_on_error=False)
+    with pytest.raises(cyclopts.CycloptsError, match=option):
+        cli.parse_args([option, limit])
+
+
+@pytest.mark.asyncio
+async def test_the_highest_limits_let_everybody_in(enter: Enter, room: Room) -> None:
+    room.clients = room.message_size = room.rate = room.outbox = room.answers = 10**9
+    ann = await enter("Ann")
+    await say(ann, "Hello")
+    assert await heard(ann) == ["Ann: Hello"]
 
 
 # The bot.
