@@ -1,7 +1,6 @@
 """Train a classifier of handwritten digits in a worker process: watch it, stop it, resume it.
 
-The event loop never computes and never waits for a disk. For a model of your own, change `fit`.
-"""
+The event loop never computes and never waits for a disk. For a model of your own, change `fit`."""
 
 import asyncio
 import io
@@ -9,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -20,8 +20,6 @@ from aiohttp import web
 from cyclopts.types import Port, PositiveInt, UInt32
 from rich.console import Console
 from rich.progress import Progress
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,17 +33,18 @@ class Checkpoint:
 
     def save(self, path: Path) -> None:
         """Write to `path`, all or nothing, and draw the loss beside it; or raise OSError."""
-        with (part := path.with_name(f"{path.name}.part")).open("wb", buffering=0) as file:
-            np.savez(file, *self.weights, seed=self.seed, batch=self.batch, history=self.history)
-            os.fsync(file.fileno())  # or a power cut may leave the new name without its data
-        part.replace(path)
-        path.with_suffix(".svg").write_text(draw([loss for loss, _ in self.history]))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(".part", path.name, path.parent) as ours:  # no other run's
+            with (part := Path(ours, path.name)).open("wb", buffering=0) as to:
+                np.savez(to, *self.weights, seed=self.seed, batch=self.batch, history=self.history)
+                os.fsync(to.fileno())  # or a power cut may leave the new name without its data
+            part.replace(path)
+        path.with_name(f"{path.name}.svg").write_text(draw([loss for loss, _ in self.history]))
 
     def resume(self, path: Path) -> "Checkpoint":
         """Return the checkpoint in `path`, or this one if there is none there; or raise OSError.
 
-        What is damaged, or no checkpoint, is moved aside first, so that nothing overwrites it.
-        """
+        What is damaged, or no checkpoint, is moved aside first, so that nothing overwrites it."""
         if not path.exists():
             return self
         if not path.is_file():  # a folder or a device is not to be moved either
@@ -54,13 +53,14 @@ class Checkpoint:
         try:
             arrays = dict(np.load(data, allow_pickle=False))
             seed, batch = int(arrays.pop("seed")), int(arrays.pop("batch"))
-            saved = Checkpoint(seed, batch, arrays.pop("history").tolist(), [*arrays.values()])
+            history = [(float(loss), float(right)) for loss, right in arrays.pop("history")]
+            weights = [arrays[f"arr_{n}"] for n in range(len(history) and max(1, len(arrays)))]
         except Exception as error:  # a damaged file makes its readers raise nearly anything
             aside = path.rename(f"{path}.refused-{os.urandom(4).hex()}")
             raise FileExistsError(f"{path} is no sound checkpoint: kept as {aside}") from error
         if (seed, batch) != (self.seed, self.batch):
             raise FileExistsError(f"{path} goes with --seed {seed} --batch-size {batch}")
-        return saved
+        return Checkpoint(seed, batch, history, weights)
 
 
 def draw(losses: Sequence[float]) -> str:
@@ -75,8 +75,7 @@ def draw(losses: Sequence[float]) -> str:
 
 def fit(pipe: connection.Connection, start: Checkpoint, epochs: int) -> None:
     """Be the worker: send `start` when ready, then each epoch's checkpoint, the same every time."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # scikit-learn takes seconds to import, and only the worker needs it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # first: what only a worker imports takes seconds
     from sklearn import datasets, metrics, neural_network, utils  # type: ignore[import-untyped]
 
     x, y = utils.shuffle(*datasets.load_digits(return_X_y=True), random_state=0)
@@ -85,12 +84,15 @@ def fit(pipe: connection.Connection, start: Checkpoint, epochs: int) -> None:
     model = neural_network.MLPClassifier(64, solver="sgd", momentum=0, learning_rate_init=0.1)
     model.set_params(random_state=start.seed, shuffle=False, batch_size=1)
     model.partial_fit(x[-1:], y[-1:], classes=range(10))  # makes the weights
-    list(map(np.copyto, model.coefs_ + model.intercepts_, start.weights))  # if it has any yet
+    fresh = model.coefs_ + model.intercepts_
+    if start.history and [*map(np.shape, start.weights)] != [*map(np.shape, fresh)]:
+        sys.exit("the weights in the checkpoint are of another model")
+    list(map(np.copyto, fresh, start.weights))  # if it has any yet
     with suppress(BrokenPipeError):  # the parent has died: nobody wants the rest
         pipe.send(start)
         for epoch in range(len(start.history), epochs):
             order = np.random.default_rng([start.seed, epoch]).permutation(range(360, len(y)))
-            for rows in np.array_split(order, -(-len(order) // start.batch)):
+            for rows in np.array_split(order, -(-len(order) // (start.batch or len(order)))):
                 model.batch_size = len(rows)
                 model.partial_fit(x[rows], y[rows])
             loss = metrics.log_loss(y[360:], model.predict_proba(x[360:]))
@@ -105,8 +107,7 @@ async def train(
     """Train in a worker process: yield `start` when it is up, then each checkpoint once saved.
 
     A cancellation waits for the epoch in hand, and saves it, but not for a worker that is not up.
-    Raises ChildProcessError if the worker dies, or another OSError if saving fails.
-    """
+    Raises ChildProcessError if the worker dies, or another OSError if starting or saving fails."""
     if len(start.history) >= epochs:
         return
     pipe, theirs = Pipe(duplex=False)
@@ -138,10 +139,12 @@ async def train(
             if last is start and worker.pid:
                 worker.kill()
             await asyncio.wait([pulling], timeout=0.1)
-        if len(last.history) < epochs:
-            worker.kill()
-        await asyncio.to_thread(worker.join)
-        log.info("%d of %d epochs are in %s", len((pulling.result() or last).history), epochs, path)
+        if worker.pid:  # else it could not even be started
+            if len(last.history) < epochs:
+                worker.kill()
+            await asyncio.to_thread(worker.join)
+        done = len((pulling.result() or last).history)
+        logging.getLogger(__name__).info("%d of %d epochs are in %s", done, epochs, path)
 
 
 @asynccontextmanager
@@ -164,7 +167,7 @@ async def serve(status: Mapping[str, object], port: int) -> AsyncIterator[str]:
 async def main(
     *,
     epochs: PositiveInt = 20,
-    batch_size: PositiveInt = 32,
+    batch_size: UInt32 = 32,
     seed: UInt32 = 0,
     checkpoint: Path = Path("digits.npz"),
     status_port: Port = 0,
@@ -173,23 +176,21 @@ async def main(
 
     Args:
         epochs: Passes over the training digits, those of earlier runs included.
-        batch_size: Digits in a step.
+        batch_size: Digits in a step; 0 is all at once.
         seed: Where all randomness comes from.
-        checkpoint: File to save to and go on from; the loss curve is drawn beside it, as .svg.
-        status_port: Port for /status and /healthz, on loopback only; 0 is any free one.
-    """
-    status: dict[str, object] = {"state": "starting", "epochs": epochs}
+        checkpoint: File to save to and go on from; its loss curve has the same name and .svg.
+        status_port: Port for /status and /healthz, on loopback only; 0 is any free one."""
+    news: dict[str, object] = {"state": "starting", "epochs": epochs}
     try:
         now = await asyncio.to_thread(Checkpoint(seed, batch_size).resume, checkpoint)
-        run = train(now, epochs, checkpoint)
-        async with serve(status, status_port) as url, aclosing(run):
+        async with serve(news, status_port) as url, aclosing(train(now, epochs, checkpoint)) as run:
             print(f"status: {url}/status")
             with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
                 task = bar.add_task("epochs", total=epochs)
                 async for now in run:
-                    done, status["state"] = len(now.history), "training"
+                    done, news["state"] = len(now.history), "training"
                     for loss, accuracy in now.history[-1:]:
-                        status.update(epoch=done, loss=loss, accuracy=accuracy)
+                        news.update(epoch=done, loss=loss, accuracy=accuracy)
                         print(f"epoch {done:3}/{epochs}  loss {loss:.4f}  accuracy {accuracy:.4f}")
                     bar.update(task, completed=done)
     except OSError as error:

@@ -13,6 +13,7 @@ from subprocess import Popen
 from typing import IO
 
 import aiohttp
+import numpy as np
 import pytest
 import pytest_asyncio
 
@@ -98,7 +99,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 @pytest.fixture
 def working_args(path: Path) -> list[str]:
     """Arguments with which the program succeeds at once: all has been trained before."""
-    Checkpoint(history=[(0.25, 0.75)]).save(path)
+    Checkpoint(history=[(0.25, 0.75)], weights=[np.ones(1)]).save(path)
     return ["--epochs", "1", "--checkpoint", str(path)]
 
 

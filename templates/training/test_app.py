@@ -1,6 +1,7 @@
 """What a training promises: it is exact, saved, watched, and stopped without loss."""
 
 import asyncio
+import errno
 import multiprocessing
 import os
 import pickle
@@ -13,6 +14,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from io import BytesIO
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -22,6 +24,7 @@ from unittest.mock import create_autospec
 from xml.etree import ElementTree
 
 import aiohttp
+import cyclopts
 import numpy as np
 import pytest
 
@@ -36,7 +39,7 @@ START = Checkpoint(batch=BATCH)
 def after(epochs: int, seed: int = 0) -> Checkpoint:
     """A small checkpoint after so many epochs."""
     history = [(1 / n, 1 - 1 / n) for n in range(1, epochs + 1)]
-    return Checkpoint(seed, BATCH, history, [np.eye(2), np.ones(3)])
+    return Checkpoint(seed, BATCH, history, [np.eye(2), np.ones(3)] if history else [])
 
 
 class Puppet:
@@ -160,7 +163,7 @@ async def test_a_finished_training_is_not_trained_any_further(
 
 @pytest.mark.parametrize(
     "other",
-    [Checkpoint(seed=1, batch=BATCH), Checkpoint(batch=BATCH - 100), Checkpoint(batch=5000)],
+    [Checkpoint(seed=1, batch=BATCH), Checkpoint(batch=BATCH - 100), Checkpoint(batch=0)],
 )
 @pytest.mark.asyncio
 async def test_another_seed_or_batch_gives_another_model(
@@ -306,12 +309,31 @@ def test_a_worker_whose_parent_is_gone_ends_by_itself(fork: Fork) -> None:
     assert worker.exitcode == 0
 
 
+@pytest.mark.parametrize(
+    "shapes",
+    [[], [(64, 64), (64, 10), 64], [(64, 64), (64, 10), 64, 10, 10], [1, 1, 1, 1], [(65, 64), 1]],
+    ids=["none", "one_lacks", "one_too_many", "broadcast", "other_shape"],
+)
 @pytest.mark.asyncio
-async def test_an_error_in_the_worker_is_an_error_here(path: Path, fork: Fork) -> None:
-    run = train(after(1), 2, path, fork)  # with weights of another shape
+async def test_weights_of_another_model_are_refused(
+    path: Path, fork: Fork, shapes: list[int | tuple[int, ...]]
+) -> None:
+    run = train(replace(after(1), weights=[*map(np.ones, shapes)]), 2, path, fork)
     with pytest.raises(ChildProcessError, match=r"^the worker died: exit code 1$"):
         await anext(run)
     assert content(path) is None
+
+
+@pytest.mark.asyncio
+async def test_a_worker_that_cannot_be_started_is_an_error_with_its_cause(
+    path: Path, fork: Fork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: BaseProcess) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(BaseProcess, "start", start)
+    with pytest.raises(OSError, match="Too many open files"):
+        await trained(1, path, fork)
 
 
 @pytest.mark.asyncio
@@ -334,22 +356,59 @@ async def test_a_checkpoint_that_cannot_be_saved_ends_the_training(
     tmp_path: Path, puppet: Puppet
 ) -> None:
     puppet.sends = [after(0)]
-    with pytest.raises(FileNotFoundError):
-        await trained(9, tmp_path / "nowhere" / "digits.npz", puppet.by)
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        await trained(9, tmp_path / "file" / "digits.npz", puppet.by)
     puppet.process.kill.assert_called_with()
 
 
 # Saved: all or nothing, and nothing of others is ever overwritten.
 
 
-def test_what_is_saved_is_what_is_resumed(path: Path) -> None:
-    saved = after(3, seed=7)
+@pytest.mark.parametrize("name", ["digits.npz", "digits.svg", "runs/today/digits"])
+def test_what_is_saved_is_what_is_resumed(tmp_path: Path, name: str) -> None:
+    saved, path = after(3, seed=7), tmp_path / name
     saved.save(path)
     resumed = Checkpoint(7, BATCH).resume(path)
     assert (resumed.seed, resumed.batch) == (7, BATCH)
     assert [*map(tuple, resumed.history)] == saved.history
     assert all(map(np.array_equal, resumed.weights, saved.weights))
-    assert sorted(file.name for file in path.parent.iterdir()) == ["digits.npz", "digits.svg"]
+    assert sorted(path.parent.iterdir()) == [path, path.with_name(f"{path.name}.svg")]
+
+
+def test_two_runs_that_save_to_one_file_at_a_time_do_not_meet(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(_: int) -> None:
+        monkeypatch.undo()
+        after(2).save(path)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    after(1).save(path)
+    assert [*START.resume(path).history] == after(1).history
+
+
+def test_what_cannot_be_saved_leaves_nothing_behind(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        after(1).save(path)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_any_batch_size_that_is_taken_can_be_resumed(path: Path) -> None:
+    cli = cyclopts.App(print_error=False, exit_on_error=False)
+    cli.default(main)
+    for size in (2**32, -1):
+        with pytest.raises(cyclopts.ValidationError):
+            cli.parse_args(["--batch-size", str(size)])
+    most = cli.parse_args(["--batch-size", str(2**32 - 1)])[1].kwargs["batch_size"]
+    Checkpoint(batch=most).save(path)
+    assert Checkpoint(batch=most).resume(path).batch == 2**32 - 1
 
 
 def test_without_a_file_a_training_starts_anew(path: Path) -> None:
@@ -370,6 +429,10 @@ FOREIGN = {
     "pickle": pickle.dumps(Checkpoint()),
     "other_arrays": packed(x=[1, 2]),
     "objects": packed(seed=0, batch=BATCH, history=np.array([print])),
+    "flat_history": packed(seed=0, batch=BATCH, history=[1, 0.5], arr_0=[1]),
+    "deep_history": packed(seed=0, batch=BATCH, history=[[1, 0.5, 1]], arr_0=[1]),
+    "no_weights": packed(seed=0, batch=BATCH, history=[[1, 0.5]]),
+    "other_names": packed(seed=0, batch=BATCH, history=[[1, 0.5]], weights=[1]),
     "no_number": packed(seed="zero", batch=BATCH, history=[]),
     "half": packed(seed=0, batch=BATCH, history=[])[:300],
 }
@@ -465,6 +528,19 @@ async def test_clients_that_say_nothing_hold_nothing_up() -> None:
         assert await reader.read() == b""
         writer.close()
         await writer.wait_closed()
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.asyncio
+async def test_a_client_that_does_not_read_its_answer_is_not_waited_for() -> None:
+    async with serve({"state": "x" * 10**7}, 0) as url:
+        host, port = url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1)
+        writer.write(b"GET /status HTTP/1.1\r\nHost: here\r\n\r\n")
+        await reader.read(1)
+        since = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - since < 5
+    writer.transport.abort()
 
 
 @pytest.mark.asyncio
