@@ -11,11 +11,10 @@ import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from multiprocessing import Pipe, connection, get_context
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
 
 import numpy as np
 import soundfile  # type: ignore[import-untyped]
@@ -30,10 +29,9 @@ def picture(source: Path, drafts: list[Path], size: int) -> str:
     with Image.open(source) as image:
         image.draft(None, (2 * size, 2 * size))  # a JPEG is decoded no larger than is needed
         ImageOps.exif_transpose(image, in_place=True)
-        # 16 bits of grey would be cut, not scaled, to 8: nearly all white.
-        small = image.point(lambda grey: grey / 256) if image.mode == "I;16" else image
+        small = image.point(lambda g: g / 256) if image.mode == "I;16" else image  # else all white
         small = small.convert("RGBA" if image.has_transparency_data else "RGB")
-        profile = image.info.get("icc_profile") if image.mode.startswith("RGB") else None
+        profile = image.info.get("icc_profile") if image.mode.startswith(("P", "RGB")) else None
     small.thumbnail((size, size))
     small.save(drafts[0], icc_profile=profile)
     grey = np.pad(np.asarray(small.convert("L"), np.int16), 1, mode="edge")
@@ -49,7 +47,7 @@ def sound(source: Path, drafts: list[Path], size: int) -> str:
         gain = 10 ** (-1 / 20) / (peak or 1)
         heard.seek(0)
         like = heard.samplerate, heard.channels, heard.subtype, heard.endian, heard.format
-        with soundfile.SoundFile(drafts[0], "w", *like) as levelled:
+        with soundfile.SoundFile(drafts[0], "w", *like) as levelled, np.errstate(invalid="ignore"):
             for block in heard.blocks(65_536):
                 levelled.write(block * gain)
         last, _ = soundfile.read(drafts[0], start=heard.frames - 1)  # else a full disk goes unseen
@@ -78,9 +76,9 @@ def plan(source: Path, to: Path, size: int) -> tuple[list[Job], list[OSError]]:
         for path in (here / name for name in names if name[0] != "."):
             _, endings = KINDS.get(path.suffix.lower(), (None, []))
             outputs = [there / (path.name + ending.format(size=size)) for ending in endings]
-            # Outputs get their source's time, here to the 10 ms that any file system can store.
-            times = {p.exists() and p.stat().st_mtime_ns // 10**7 for p in (path, *outputs)}
-            if outputs and (False in times or len(times) > 1):
+            times = sorted(p.stat().st_mtime_ns for p in (path, *outputs) if p.exists())
+            slack = 10**7 if all(time % 10**9 for time in times) else 2 * 10**9  # FAT stores 2 s
+            if outputs and (len(times) <= len(outputs) or times[-1] - times[0] >= slack):
                 jobs.append((path, outputs, size))
     return sorted(jobs), errors
 
@@ -94,7 +92,7 @@ def convert(job: Job) -> tuple[bool, str]:
             drafts = [Path(folder, output.name) for output in outputs]
             text = make(source, drafts, size)
             for draft, output in zip(drafts, outputs, strict=True):
-                os.utime(draft, ns=(time, time))
+                os.utime(draft, ns=(time, time))  # by which `plan` sees what it was made of
                 output.parent.mkdir(parents=True, exist_ok=True)
                 draft.replace(output)
         return True, text
@@ -102,41 +100,43 @@ def convert(job: Job) -> tuple[bool, str]:
         return False, f"{type(error).__name__}: {error}"
 
 
-def set_up(scratch: Path, lifeline: Any) -> None:
-    """Make this process a worker, which ends when the other end of `lifeline` closes or dies."""
+def set_up(folder: str) -> None:
+    """Make this process a worker with `folder` for its drafts, which ends if its program dies."""
 
     def end() -> None:
-        connection.wait([lifeline])
-        rmtree(tempfile.gettempdir(), ignore_errors=True)
+        if program := parent_process():
+            program.join()
+        rmtree(folder, ignore_errors=True)
         os._exit(1)
 
-    tempfile.tempdir = tempfile.mkdtemp(dir=scratch)
+    tempfile.tempdir = folder
     threading.Thread(target=end, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too: the parent sees to it
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
-def begin(scratch: Path, lifeline: Any) -> ProcessPoolExecutor:
-    """Start a pool of one process: when it dies, we know of which file. This blocks."""
-    pool = ProcessPoolExecutor(1, get_context("spawn"), set_up, (scratch, lifeline))
-    if sys.platform != "win32":  # Ctrl-C reaches the process too, before it has been set up
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    pool.submit(os.getpid)
-    if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    return pool
+def begin(scratch: Path) -> tuple[Executor, ExitStack]:
+    """Return a pool of one process (if it dies, we know of which file), once up, and its end."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=scratch))
+        pool = stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"), set_up, (folder,)))
+        if sys.platform != "win32":  # Ctrl-C reaches the process too, but it inherits this mask
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        up = pool.submit(os.getpid)
+        for child in active_children():
+            if not up.exception() and child.pid == up.result():  # else it died while it started
+                stack.callback(child.kill)  # what it runs may never let it end by itself
+        return pool, stack.pop_all()
 
 
 @asynccontextmanager
 async def worker(scratch: Path) -> AsyncIterator[Executor]:
     """Start a process that converts one file at a time; after the block it has ended."""
-    theirs, ours = Pipe(duplex=False)
-    begun = asyncio.get_running_loop().run_in_executor(None, begin, scratch, theirs)
+    begun = asyncio.get_running_loop().run_in_executor(None, begin, scratch)
     try:
-        yield await asyncio.shield(begun)
+        yield (await asyncio.shield(begun))[0]
     finally:
-        ours.close()
-        await asyncio.shield(begun.get_loop().run_in_executor(None, (await begun).shutdown))
+        await asyncio.shield(begun.get_loop().run_in_executor(None, (await begun)[1].close))
 
 
 async def work(jobs: Iterator[Job], report: Report, start: Start, limit: float) -> None:
@@ -173,7 +173,7 @@ async def main(
         workers: Processes, each with one file at a time; as many as cores if not given.
         limit: Seconds that one try at a file may last.
     """
-    scratch, failed = to / f".unfinished-{os.getpid()}", list[Path]()
+    scratch, failed = to / f".unfinished-{os.urandom(8).hex()}", list[Path]()
 
     def report(path: Path, ok: bool, text: str) -> None:
         line = "".join(c if c.isprintable() else "?" for c in f"{path}: {text}")  # no escape codes

@@ -7,10 +7,11 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractAsyncContextManager
-from multiprocessing import Pipe, active_children
+from contextlib import AbstractAsyncContextManager, ExitStack
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 from unittest.mock import create_autospec
@@ -21,7 +22,7 @@ import soundfile  # type: ignore[import-untyped]
 from PIL import Image, ImageCms
 from pytest_mock import MockerFixture
 
-from app import KINDS, convert, main, picture, plan, set_up, sound, work, worker
+from app import KINDS, begin, convert, main, picture, plan, set_up, sound, work, worker
 
 Make = Callable[..., Path]
 Start = Callable[[], AbstractAsyncContextManager[Executor]]
@@ -84,6 +85,7 @@ def test_a_picture_stands_upright_and_its_metadata_are_gone(draw: Make) -> None:
 def test_the_colour_profile_is_kept_where_it_still_fits(draw: Make) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert made_of(draw("cat.png", icc_profile=profile))[0].info["icc_profile"] == profile
+    assert made_of(draw("few.png", "P", icc_profile=profile))[0].info["icc_profile"] == profile
     assert "icc_profile" not in made_of(draw("cat.jpg", "CMYK", icc_profile=profile))[0].info
 
 
@@ -157,7 +159,7 @@ def test_silence_stays_silent(play: Make) -> None:
 @pytest.mark.parametrize("samples", [[], [0.0, np.nan], [np.inf, 0.5]], ids=["none", "nan", "inf"])
 def test_what_is_no_sound_is_an_error(source: Path, samples: list[float]) -> None:
     soundfile.write(source / "odd.wav", np.array(samples), 8_000, subtype="FLOAT")
-    with pytest.raises(ValueError, match="not a whole sound"), np.errstate(invalid="ignore"):
+    with pytest.raises(ValueError, match="not a whole sound"):
         levelled(source / "odd.wav")
 
 
@@ -220,10 +222,37 @@ def test_what_is_finished_is_done_again_only_if_something_has_changed(
     assert convert(job) == (True, "40 x 30 pixels")
     assert plan(source, to, 40)[0] == []
     assert len(plan(source, to, 41)[0]) == 1  # another size
+    os.utime(cat, ns=(10**12 + 10**8 * 21, 10**12 + 10**8 * 21))  # 2.1 s later
+    assert plan(source, to, 40)[0] == [job]
     os.utime(cat, (1, 1))  # another file in its place, and be it older
     assert plan(source, to, 40)[0] == [job]
     assert convert(job)[0]
     job[1][1].unlink()  # one output is missing
+    assert plan(source, to, 40)[0] == [job]
+
+
+@pytest.mark.parametrize("unit", [10**7, 10**9, 2 * 10**9], ids=["exFAT", "HFS+", "FAT"])
+def test_a_file_system_that_rounds_times_does_not_make_a_file_look_new(
+    draw: Make, source: Path, to: Path, unit: int
+) -> None:
+    cat, time = draw("cat.png"), 1_699_999_999_987_654_321
+    os.utime(cat, ns=(time, time))
+    [job] = plan(source, to, 40)[0]
+    assert convert(job)[0]
+    for stored in (time // unit * unit, -(-time // unit) * unit):  # Windows rounds up
+        for output in job[1]:
+            os.utime(output, ns=(stored, stored))
+        assert plan(source, to, 40)[0] == []
+
+
+def test_a_change_soon_after_is_seen_where_times_are_exact(
+    draw: Make, source: Path, to: Path
+) -> None:
+    cat, time = draw("cat.png"), 1_699_999_999_987_654_321
+    os.utime(cat, ns=(time, time))
+    [job] = plan(source, to, 40)[0]
+    assert convert(job)[0]
+    os.utime(cat, ns=(time + 2 * 10**7, time + 2 * 10**7))
     assert plan(source, to, 40)[0] == [job]
 
 
@@ -349,40 +378,85 @@ async def test_cancelled_anywhere_it_ends_its_process(
 def test_a_worker_ends_and_cleans_up_when_its_program_has_gone(
     tmp_path: Path, mocker: MockerFixture
 ) -> None:
-    ended = threading.Event()
+    gone, ended = threading.Event(), threading.Event()
     leave = mocker.patch.object(os, "_exit", side_effect=lambda _: ended.set())
     ignore = mocker.patch.object(signal, "signal", autospec=True)
+    program = mocker.patch.object(sys.modules[set_up.__module__], "parent_process", autospec=True)
+    program.return_value.join.side_effect = gone.wait  # as for a real one: until it has ended
     mocker.patch.object(tempfile, "tempdir", None)
-    theirs, ours = Pipe(duplex=False)
-    with theirs:
-        set_up(tmp_path, theirs)
-        ignore.assert_called_once_with(signal.SIGINT, signal.SIG_IGN)
-        Path(tempfile.mkdtemp(), "half.png").touch()
-        assert [path.name for path in tmp_path.rglob("*.png")] == ["half.png"]
-        ours.close()  # as the system does when a program dies
-        assert ended.wait(5)
+    folder = tmp_path / "worker"
+    folder.mkdir()
+    set_up(str(folder))
+    ignore.assert_called_once_with(signal.SIGINT, signal.SIG_IGN)
+    Path(tempfile.mkdtemp(), "half.png").touch()
+    assert [path.name for path in folder.rglob("*.png")] == ["half.png"]
+    gone.set()
+    assert ended.wait(5)
     leave.assert_called_once_with(1)
     assert everything_in(tmp_path) == []
 
 
+HOLD = """
+import pathlib, re, tempfile
+pathlib.Path(tempfile.gettempdir(), "draft").touch()
+pathlib.Path({opens!r}).write_text("now")
+re.match(r"(a+)+$", "a" * 40 + "b")  # takes years, and Python's lock
+"""
+
+
 @pytest.mark.deadline(30)
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send it to a process")
 @pytest.mark.asyncio
-async def test_ctrl_c_in_its_first_moment_does_not_end_a_worker(tmp_path: Path) -> None:
-    async with worker(tmp_path) as pool:
+async def test_no_ctrl_c_ends_a_worker_but_its_program_does_whatever_it_runs(
+    tmp_path: Path, mocker: MockerFixture
+) -> None:
+    if sys.platform == "win32":
+        pytest.skip("Windows has neither named pipes nor a Ctrl-C for one process")
+    os.mkfifo(opens := tmp_path / "opens")
+    submit = ProcessPoolExecutor.submit
+
+    def interrupt(*args: Any) -> "Future[Any]":  # in its first moment, when it is not set up
+        future = submit(*args)
         [child] = active_children()
         assert child.pid
         os.kill(child.pid, signal.SIGINT)
-        assert await asyncio.wrap_future(pool.submit(len, "abc")) == 3
+        return future
+
+    mocker.patch.object(ProcessPoolExecutor, "submit", autospec=True, side_effect=interrupt)
+    async with worker(tmp_path) as pool:
+        pool.submit(exec, HOLD.format(opens=str(opens)))
+        assert await asyncio.to_thread(opens.read_text) == "now"
+    assert active_children() == []
+    assert everything_in(tmp_path) == ["opens"]
+
+
+@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.asyncio
+async def test_a_worker_has_begun_when_it_is_up_or_dead(
+    tmp_path: Path, mocker: MockerFixture, dies: bool
+) -> None:
+    pools = mocker.patch.object(sys.modules[begin.__module__], "ProcessPoolExecutor", autospec=True)
+    children = mocker.patch.object(sys.modules[begin.__module__], "active_children", autospec=True)
+    others, ours = (create_autospec(BaseProcess, instance=True, pid=pid) for pid in (1, 2))
+    children.return_value = [others, ours]
+    submit = pools.return_value.__enter__.return_value.submit
+    submit.return_value = up = Future[int]()
+    begun = asyncio.ensure_future(asyncio.to_thread(begin, tmp_path))
+    assert await asyncio.wait([begun], timeout=0.02) == (set(), {begun})  # it imports
+    up.set_exception(CRASH) if dies else up.set_result(2)
+    _, end = await begun
+    submit.assert_called_once_with(os.getpid)
+    await asyncio.to_thread(end.close)
+    assert (others.kill.call_count, ours.kill.call_count) == (0, 0 if dies else 1)
+    assert everything_in(tmp_path) == []
 
 
 @pytest.mark.asyncio
-async def test_cancelled_while_it_starts_or_ends_a_worker_is_shut_down(
+async def test_cancelled_while_it_starts_or_ends_a_worker_is_ended(
     tmp_path: Path, mocker: MockerFixture, cancel_everywhere: Callable[..., Any]
 ) -> None:
-    pool = create_autospec(ProcessPoolExecutor, instance=True)
+    end = create_autospec(ExitStack, instance=True)
     begin = mocker.patch.object(sys.modules[worker.__module__], "begin", autospec=True)
-    begin.return_value = pool
+    begin.return_value = create_autospec(Executor, instance=True), end
 
     async def run() -> None:
         async with worker(tmp_path):
@@ -390,7 +464,7 @@ async def test_cancelled_while_it_starts_or_ends_a_worker_is_shut_down(
 
     assert await cancel_everywhere(run) >= 3
     await asyncio.get_running_loop().shutdown_default_executor()
-    assert pool.shutdown.call_count == begin.call_count > 3
+    assert end.close.call_count == begin.call_count > 3
 
 
 @pytest.mark.deadline(30)
@@ -506,6 +580,19 @@ async def test_a_bar_on_the_terminal_leaves_piped_results_alone(
     assert told.out == f"{cat}: done\n"
     assert "files" in told.err
     assert "100%" in told.err
+
+
+@pytest.mark.asyncio
+async def test_the_unfinished_files_of_another_run_are_left_alone(
+    draw: Make, source: Path, to: Path, process: Callable[..., Any], mocker: MockerFixture
+) -> None:
+    start = mocker.patch.object(sys.modules[main.__module__], "worker", autospec=True)
+    start.return_value = process().start()
+    other = to / f".unfinished-{os.getpid()}"  # in a container every run has the same number
+    other.mkdir(parents=True)
+    draw("cat.png")
+    assert await main(source, to=to) == 0
+    assert everything_in(to) == [other.name]
 
 
 @pytest.mark.parametrize("wrong", ["source", "to"])
