@@ -118,7 +118,7 @@ def set_up(folder: str) -> None:
 def begin(scratch: Path) -> tuple[Executor, ExitStack]:
     """Return a pool of one process (if it dies, we know of which file), once up, and its end."""
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=scratch))
+        stack.callback(rmtree, folder := tempfile.mkdtemp(dir=scratch), ignore_errors=True)
         pool = stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"), set_up, (folder,)))
         if sys.platform != "win32":  # Ctrl-C reaches the process too, but it inherits this mask
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
