@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractAsyncContextManager, ExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -22,7 +22,7 @@ import soundfile  # type: ignore[import-untyped]
 from PIL import Image, ImageCms
 from pytest_mock import MockerFixture
 
-from app import KINDS, begin, convert, main, picture, plan, set_up, sound, work, worker
+from app import KINDS, convert, main, picture, plan, set_up, sound, work, worker
 
 Make = Callable[..., Path]
 Start = Callable[[], AbstractAsyncContextManager[Executor]]
@@ -434,18 +434,19 @@ async def test_no_ctrl_c_ends_a_worker_but_its_program_does_whatever_it_runs(
 async def test_a_worker_has_begun_when_it_is_up_or_dead(
     tmp_path: Path, mocker: MockerFixture, dies: bool
 ) -> None:
-    pools = mocker.patch.object(sys.modules[begin.__module__], "ProcessPoolExecutor", autospec=True)
-    children = mocker.patch.object(sys.modules[begin.__module__], "active_children", autospec=True)
+    app = sys.modules[worker.__module__]
+    pools = mocker.patch.object(app, "ProcessPoolExecutor", autospec=True)
+    children = mocker.patch.object(app, "active_children", autospec=True)
     others, ours = (create_autospec(BaseProcess, instance=True, pid=pid) for pid in (1, 2))
     children.return_value = [others, ours]
     submit = pools.return_value.__enter__.return_value.submit
     submit.return_value = up = Future[int]()
-    begun = asyncio.ensure_future(asyncio.to_thread(begin, tmp_path))
-    assert await asyncio.wait([begun], timeout=0.02) == (set(), {begun})  # it imports
-    up.set_exception(CRASH) if dies else up.set_result(2)
-    _, end = await begun
-    submit.assert_called_once_with(os.getpid)
-    await asyncio.to_thread(end.close)
+    async with AsyncExitStack() as stack:
+        begun = asyncio.create_task(stack.enter_async_context(worker(tmp_path)))
+        assert await asyncio.wait([begun], timeout=0.02) == (set(), {begun})  # it imports
+        up.set_exception(CRASH) if dies else up.set_result(2)
+        await begun
+        submit.assert_called_once_with(os.getpid)
     assert (others.kill.call_count, ours.kill.call_count) == (0, 0 if dies else 1)
     assert everything_in(tmp_path) == []
 
