@@ -42,7 +42,7 @@ MUTATIONS = [
     ),
     ("chat", "no bound on the rate", "times[-1] - times[0] < 1", "times[-1] < times[0]", "too_many_messages"),
     ("chat", "no goodbye", "app.on_shutdown.append(self._drain)", "app.on_shutdown.clear()", "sends_everybody_away"),
-    ("database", "money is made", "BETWEEN 0 AND", "BETWEEN -1e15 AND", "goes_below_zero"),
+    ("database", "money is made", "balance >= 0", "balance >= -1e15", "goes_below_zero"),
     ("database", "a reference counts twice", "unique=True", "unique=False", "a_duplicate_is_refused"),
     ("database", "accounts in any order", "changes = sorted(", "changes = list(", "transfers_that_cross"),
     ("database", "connections that fight", "pool_size=1 if lite else pool", "pool_size=pool", "never_exhausted"),

@@ -6,7 +6,7 @@ import random
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Annotated, NamedTuple
 from uuid import uuid4
@@ -23,12 +23,9 @@ PG_LOCK = "SELECT pg_advisory_xact_lock(1)"  # else programs that start at once 
 SQLITE_SETTINGS = "PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON"
 column = partial(sa.Column, nullable=False)
 party = partial(sa.ForeignKey, "accounts.name", deferrable=True, initially="DEFERRED")
-ACCOUNTS = sa.Table(
-    "accounts",
-    sa.MetaData(),
-    column("name", sa.String, primary_key=True),
-    column("balance", sa.BigInteger, sa.CheckConstraint("balance BETWEEN 0 AND 1e15")),
-)
+NAME = column("name", sa.String, primary_key=True)
+LEAST, MOST = sa.CheckConstraint("balance >= 0"), sa.CheckConstraint("balance <= 1e15", "too_much")
+ACCOUNTS = sa.Table("accounts", sa.MetaData(), NAME, column("balance", sa.BigInteger, LEAST, MOST))
 TRANSFERS = sa.Table(
     "transfers",  # their ids are a variant: SQLite numbers by itself what is called INTEGER
     ACCOUNTS.metadata,
@@ -76,11 +73,13 @@ class Ledger:
             kind = RefusedError if isinstance(error, sa.exc.IntegrityError) else UnavailableError
             raise kind(str(getattr(error, "orig", error)) or "no answer in time") from error
 
-    async def open_accounts(self, opening: Mapping[str, int]) -> None:
-        """Open accounts with balances from 0 to 10^15: all or, raising `RefusedError`, none."""
-        async with self.transaction() as connection:
-            if rows := [{"name": name, "balance": cents} for name, cents in opening.items()]:
-                await connection.execute(sa.insert(ACCOUNTS), rows)  # at once: 40 times faster
+    async def open_accounts(self, opening: Mapping[str, int], *, missing: bool = False) -> None:
+        """Open all, or all `missing`, with 0 to 10^15 each; else none, and raise `RefusedError`."""
+        insert = "INSERT INTO accounts (name, balance) VALUES (:name, :cents)"
+        insert += " ON CONFLICT DO NOTHING" if missing else ""
+        if rows := [{"name": name, "cents": cents} for name, cents in sorted(opening.items())]:
+            async with self.transaction() as connection:  # sorted, so no deadlock
+                await connection.execute(sa.text(insert), rows)  # at once: 40 times faster
 
     async def transfer(self, order: Transfer) -> None:
         """Make a transfer; raise `RefusedError` if it cannot be, ValueError if it is absurd."""
@@ -97,6 +96,8 @@ class Ledger:
                 await connection.execute(change, [{"account": a, "change": c} for a, c in changes])
                 refusal = RefusedError(f"no account of {order.payer} or {order.payee}")
         except RefusedError as error:
+            if "too_much" in str(error).splitlines()[0]:  # below may be names
+                refusal = RefusedError(f"{order.payee} cannot take {order.amount}")
             raise refusal from error
 
     async def balances(self) -> dict[str, int]:
@@ -123,34 +124,33 @@ async def open_ledger(url: str, *, pool: int = 5, patience: float = 30.0) -> Asy
     """Open the ledger, over at most `pool` connections (SQLite: one); many may do so at once."""
     if not (pool > 0 and patience > 0):
         raise ValueError(f"limits must be positive: {pool=}, {patience=}")
-    try:
-        lite = (parts := sa.make_url(url)).get_backend_name() == "sqlite"
-        engine = await asyncio.to_thread(
-            create_async_engine,  # in a thread: it imports the driver
-            parts.set(drivername=DRIVERS.get(parts.drivername, parts.drivername)),
-            connect_args={"timeout": patience},  # asyncpg's to connect, SQLite's for its lock
-            pool_size=1 if lite else pool,  # a queue here is faster than at SQLite's lock
-            max_overflow=0,
-            pool_pre_ping=not lite,  # connect anew after a restart of the server
-        )
-        if lite:  # opened once here: aiosqlite's thread would outlive a failure
-            on = partial(sa.event.listen, engine.sync_engine)
-            on("connect", lambda c, _: c.run_async(lambda raw: raw.executescript(SQLITE_SETTINGS)))
-            on("invalidate", lambda c, *_: c.rollback())  # or it keeps its lock
-            await asyncio.to_thread(lambda: sqlite3.connect(parts.database or "", uri=True).close())
-    except (sa.exc.SQLAlchemyError, sqlite3.Error, ImportError, TypeError, ValueError) as error:
-        raise UnavailableError(f"cannot use this database URL: {error}") from error
-    try:
-        if lite:
-            with suppress(UnavailableError):  # of many at once one switches the file: that will do
-                async with Ledger(engine, patience).transaction() as connection:
-                    await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-        async with Ledger(engine, patience).transaction() as connection:
-            await connection.exec_driver_sql("BEGIN IMMEDIATE" if lite else PG_LOCK)
-            await connection.run_sync(TRANSFERS.metadata.create_all)
+    async with AsyncExitStack() as stack:
+        try:
+            lite = (at := sa.make_url(url)).get_backend_name() == "sqlite"
+            query = {key.replace("sslmode", "ssl"): value for key, value in at.query.items()}
+            engine = await asyncio.to_thread(
+                create_async_engine,  # in a thread: it imports the driver
+                at.set(drivername=DRIVERS.get(at.drivername, at.drivername), query=query),
+                connect_args={"timeout": patience},  # asyncpg's to connect, SQLite's for its lock
+                pool_size=1 if lite else pool,  # a queue here is faster than at SQLite's lock
+                max_overflow=0,
+                pool_pre_ping=not lite,  # connect anew after a restart of the server
+            )
+            stack.push_async_callback(engine.dispose)
+            if lite:  # opened once here: aiosqlite's thread would outlive a failure
+                on = partial(sa.event.listen, engine.sync_engine)
+                on("connect", lambda c, _: c.run_async(lambda r: r.executescript(SQLITE_SETTINGS)))
+                on("invalidate", lambda c, *_: c.rollback())  # or it keeps its lock
+                await asyncio.to_thread(lambda: sqlite3.connect(str(at.database), uri=True).close())
+            async with Ledger(engine, patience).transaction() as connection:
+                if lite:
+                    with suppress(sa.exc.OperationalError):  # of many at once one does it: enough
+                        await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                await connection.exec_driver_sql("BEGIN IMMEDIATE" if lite else PG_LOCK)
+                await connection.run_sync(TRANSFERS.metadata.create_all)
+        except (sa.exc.SQLAlchemyError, sqlite3.Error, ImportError, TypeError, ValueError) as error:
+            raise UnavailableError(f"cannot use this database URL: {error}") from error
         yield Ledger(engine, patience)
-    finally:
-        await engine.dispose()
 
 
 async def main(
@@ -184,11 +184,11 @@ async def main(
 
     try:
         async with open_ledger(database_url, pool=concurrency) as ledger:
-            await ledger.open_accounts(dict.fromkeys({*names} - {*await ledger.balances()}, 100_00))
+            await ledger.open_accounts(dict.fromkeys(names, 100_00), missing=True)
             log.info("%d transfers between %d accounts", transfers, accounts)
             with bar:
                 async with asyncio.TaskGroup() as workers:
-                    for _ in range(concurrency):
+                    for _ in range(min(concurrency, transfers)):
                         workers.create_task(work(ledger))
             balances = await ledger.balances()
         for name, balance in [*balances.items(), ("total", sum(balances.values()))]:

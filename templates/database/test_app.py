@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
+from pytest_mock import MockerFixture
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import (
@@ -117,6 +118,24 @@ async def test_programs_that_start_at_the_same_moment_share_a_ledger(database_ur
 
 
 @pytest.mark.asyncio
+async def test_programs_that_start_at_the_same_moment_open_the_same_accounts_once(
+    database_url: str,
+) -> None:
+    start = partial(main, database_url=database_url, transfers=0)
+    assert await asyncio.gather(*(start(accounts=number) for number in (20, 30, 20))) == [0, 0, 0]
+    async with open_ledger(database_url) as ledger:
+        assert sum((await ledger.balances()).values()) == 30 * 100_00
+
+
+@pytest.mark.asyncio
+async def test_accounts_opened_by_two_at_once_in_any_order_do_not_deadlock(ledger: Ledger) -> None:
+    names = [f"{number:03}" for number in range(500)]
+    both = [ledger.open_accounts(dict.fromkeys(some, 1)) for some in (names, names[::-1])]
+    assert await failures(*both) == [RefusedError]
+    assert len(await ledger.balances()) == 502
+
+
+@pytest.mark.asyncio
 async def test_a_new_file_that_another_program_has_locked_is_waited_for(sqlite_url: str) -> None:
     file = sqlite_url.partition(":///")[2]
     with closing(sqlite3.connect(file, check_same_thread=False)) as other:
@@ -135,12 +154,35 @@ async def test_a_new_file_that_another_program_has_locked_is_waited_for(sqlite_u
 
 
 @pytest.mark.asyncio
+async def test_to_open_a_locked_file_takes_no_longer_than_patience(sqlite_url: str) -> None:
+    with closing(sqlite3.connect(sqlite_url.partition(":///")[2])) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(UnavailableError, match=r"no answer in time|is locked"):
+            await open_ledger(sqlite_url, patience=0.3).__aenter__()
+        assert asyncio.get_running_loop().time() - began < 0.6  # not once for each step of it
+
+
+@pytest.mark.asyncio
 async def test_no_balance_goes_below_zero(ledger: Ledger) -> None:
     refused = await failures(*(ledger.transfer(pay(30)) for _ in range(10)))
     assert refused == [RefusedError] * 7
     assert await ledger.balances() == {"ann": 10, "bob": 90}
     with pytest.raises(RefusedError, match=r"^ann cannot pay 11$"):
         await ledger.transfer(pay(11))
+
+
+@pytest.mark.asyncio
+async def test_no_balance_exceeds_its_bound_and_the_refusal_names_the_payee(
+    ledger: Ledger,
+) -> None:
+    await ledger.open_accounts({"eve": 10**15 - 4, "too_much": 0})
+    with pytest.raises(RefusedError, match=r"^eve cannot take 5$"):
+        await ledger.transfer(pay(5, payee="eve"))
+    with pytest.raises(RefusedError, match=r"^too_much cannot pay 5$"):
+        await ledger.transfer(pay(5, payer="too_much"))
+    await ledger.transfer(pay(4, payee="eve"))
+    assert await ledger.balances() == {"ann": 96, "bob": 0, "eve": 10**15, "too_much": 0}
 
 
 @pytest.mark.asyncio
@@ -168,6 +210,9 @@ async def test_accounts_are_opened_all_or_none(ledger: Ledger) -> None:
             await ledger.open_accounts(opening)
     await ledger.open_accounts({})
     await ledger.open_accounts({"abe": 7})
+    await ledger.open_accounts({"abe": 8, "ann": 9}, missing=True)
+    with pytest.raises(RefusedError):
+        await ledger.open_accounts({"abe": 8, "eve": -1}, missing=True)
     assert [*(await ledger.balances()).items()] == [("abe", 7), ("ann", 100), ("bob", 0)]
 
 
@@ -301,7 +346,24 @@ async def test_main_prints_balances_whose_sum_stays(
         assert min(amounts) >= 0
 
 
+@pytest.mark.asyncio
+async def test_no_more_workers_start_than_there_are_transfers(
+    sqlite_url: str, mocker: MockerFixture
+) -> None:
+    started = mocker.spy(asyncio.TaskGroup, "create_task")
+    assert await main(database_url=sqlite_url, transfers=3, concurrency=1000) == 0
+    assert started.call_count == 3
+
+
 # PostgreSQL
+
+
+@pytest.mark.asyncio
+async def test_a_url_may_say_sslmode_as_libpq_does(postgres_url: str) -> None:
+    url = sa.make_url(postgres_url)
+    plain = url.update_query_dict({"sslmode": "disable"}).render_as_string(hide_password=False)
+    async with open_ledger(plain) as ledger:
+        assert await ledger.balances() == {}
 
 
 @pytest.mark.asyncio
@@ -391,6 +453,26 @@ async def test_every_sqlite_connection_has_the_settings(sqlite_url: str) -> None
 
 
 @pytest.mark.asyncio
+async def test_a_statement_is_found_by_index_and_reads_no_transfers_of_others(
+    sqlite_url: str,
+) -> None:
+    async with open_ledger(sqlite_url) as ledger:
+        queries: list[tuple[str, tuple[object, ...]]] = []
+        sa.event.listen(
+            ledger.engine.sync_engine,
+            "before_cursor_execute",
+            lambda *args: queries.append((args[2], args[3])),
+        )
+        assert await made(ledger) == []
+        query, values = queries[-1]
+        async with ledger.transaction() as connection:
+            plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", values)
+            steps = " ".join(step.detail for step in plan)
+    assert "(payer=?" in steps
+    assert "(payee=?" in steps
+
+
+@pytest.mark.asyncio
 async def test_a_full_disk_is_a_clear_error_and_loses_nothing(sqlite_url: str) -> None:
     async with open_ledger(sqlite_url) as ledger:
         await ledger.open_accounts({"ann": 1000, "bob": 0})
@@ -438,6 +520,8 @@ async def test_the_engine_is_disposed_of_even_after_an_error(sqlite_url: str) ->
         ("nonsense", "Could not parse"),
         ("nosuch://host/ledger", "nosuch"),
         ("postgresql://ann:secret@host:port/ledger", "port"),
+        ("postgresql://ann:secret@host/ledger?port=x", "port"),
+        ("postgresql://ann:secret@host/ledger?nonsense=1", "argument 'nonsense'"),
         ("sqlite+pysqlite:///ledger.db", "requires an async driver"),
         ("sqlite://", "StaticPool"),  # in memory: with a cancelled connection all would be lost
     ],

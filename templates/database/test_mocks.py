@@ -175,6 +175,7 @@ async def test_a_side_effect_counts_how_many_run_at_a_time(
     fake.transfer.side_effect = transfer
     assert await main(accounts=2, transfers=10, concurrency=3) == 0
     assert (peak, fake.transfer.await_count) == (3, 10)
+    APP.open_ledger.assert_called_once_with(ANY, pool=3)  # a connection for each
 
 
 @pytest.mark.asyncio
@@ -183,8 +184,9 @@ async def test_the_parent_remembers_the_order_of_all_calls(
 ) -> None:
     assert await main(accounts=3, transfers=2) == 0
     names = [name for name, _, _ in fake.method_calls]
-    assert names == ["balances", "open_accounts", "transfer", "transfer", "balances"]
-    fake.open_accounts.assert_awaited_once_with({"account 0003": 100_00})
+    assert names == ["open_accounts", "transfer", "transfer", "balances"]
+    opening = {f"account 000{number}": 100_00 for number in (1, 2, 3)}
+    fake.open_accounts.assert_awaited_once_with(opening, missing=True)
 
 
 @pytest.mark.asyncio
@@ -213,6 +215,6 @@ async def test_an_error_of_the_workers_is_told_once_and_in_one_line(
     fake.transfer.side_effect = [RefusedError("no money"), UnavailableError("the server has gone")]
     assert await main(transfers=5, concurrency=1) == 1
     assert capsys.readouterr() == ("", "the server has gone\n")
-    fake.open_accounts.side_effect = RefusedError("another program was faster")
+    fake.open_accounts.side_effect = RefusedError("no account for less than 200.00")
     assert await main() == 1
-    assert capsys.readouterr() == ("", "another program was faster\n")
+    assert capsys.readouterr() == ("", "no account for less than 200.00\n")
