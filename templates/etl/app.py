@@ -1,31 +1,31 @@
-"""Load sales from a paged API, an NDJSON or a CSV file into a database: none lost, none twice.
-The next run goes on where one was killed. To load something else, change `Sale` and `SALES`."""
+"""Load sales from a paged API, an NDJSON or a CSV file into a database: none lost, none twice."""
 
 import asyncio
 import csv
-import json
 import logging
 import sqlite3
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 
 import sqlalchemy as sa
-from aiohttp import ClientError, ClientPayloadError, ClientSession, ClientTimeout
+from aiohttp import ClientError, ClientSession, ClientTimeout, NonHttpUrlClientError
 from cyclopts.types import PositiveInt
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic_core import to_json
 from rich.console import Console
 from sqlalchemy import BigInteger, Column, Date, Integer, MetaData, Table, Text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 log = logging.getLogger(__name__)
+sqlite3.register_adapter(date, str)
+FATAL = ClientError, sa.exc.SQLAlchemyError, csv.Error, OSError, ImportError, ValueError, TypeError
 PATIENCE = ClientTimeout(sock_connect=30, sock_read=30)  # seconds of silence
 in_thread: Callable[..., Awaitable["Batch"]] = asyncio.to_thread
 META, Col, Key = MetaData(), Column, partial(Column, primary_key=True, autoincrement=False)
@@ -59,7 +59,7 @@ class Batch:
 def read_file(path: str, size: int, before: Batch) -> Batch:
     """Return the next `size` lines of a CSV or NDJSON file; raises OSError."""
     with open(path, "rb") as file:  # for one batch only: a cancelled run leaves nothing open
-        header = file.readline() if path.lower().endswith(".csv") else b""
+        header = file.readline(2**20) if path.lower().endswith(".csv") else b""
         file.seek(int(before.mark or len(header)))
         lines = iter(partial(file.readline, 2**20), b"")  # a longer line comes in pieces
         raw = list(islice(enumerate(lines, before.line + (2 if header else 1)), size))
@@ -70,22 +70,21 @@ def read_file(path: str, size: int, before: Batch) -> Batch:
 
 async def read_page(session: ClientSession, url: str, before: Batch, tries: int = 5) -> Batch:
     """Return the next page of an API; one that is cut off or refused for now is asked for again."""
-    for attempt in count(1):
-        try:
-            async with session.get(before.mark or url, raise_for_status=True) as response:
-                items = TypeAdapter(list[object]).validate_json(await response.read())
-                mark = str(response.links["next"]["url"]) if "next" in response.links else ""
-                break
-        except ValueError:
-            raise ClientPayloadError(f"{before.mark or url}: no URL of a JSON list") from None
-        except (ClientError, TimeoutError) as error:
-            if attempt >= tries or getattr(error, "status", 503) not in (429, 500, 502, 503, 504):
-                raise
-            asked = (getattr(error, "headers", None) or {}).get("Retry-After", "")
-            pause = min(int(asked), 60) if asked.isdecimal() else 2**attempt
-            log.warning("next try in %d s: %s", pause, str(error) or repr(error))
-            await asyncio.sleep(pause)
-    return Batch(mark, before.line + len(items), [*enumerate(items, before.line + 1)])
+    try:
+        async with session.get(before.mark or url, raise_for_status=True) as response:
+            items = TypeAdapter(list[object]).validate_json(await response.read())
+            mark = str(response.links["next"]["url"]) if "next" in response.links else ""
+            return Batch(mark, before.line + len(items), [*enumerate(items, before.line + 1)])
+    except (ValueError, NonHttpUrlClientError):
+        raise ClientError(f"{before.mark or url}: no URL of a JSON list") from None
+    except (ClientError, TimeoutError) as error:
+        if tries <= 1 or getattr(error, "status", 503) not in (429, 500, 502, 503, 504):
+            raise
+        asked = (getattr(error, "headers", None) or {}).get("Retry-After", "")
+        pause = min(float(asked), 60) if asked.isdecimal() else 2 ** max(1, 6 - tries)
+        log.warning("next try in %d s: %s", pause, str(error) or repr(error))
+    await asyncio.sleep(pause)
+    return await read_page(session, url, before, tries - 1)
 
 
 def check(source: str, batch: Batch) -> Batch:
@@ -95,7 +94,7 @@ def check(source: str, batch: Batch) -> Batch:
             if not isinstance(raw, bytes):
                 sale = Sale.model_validate(raw)
             elif not batch.header:
-                sale = Sale.model_validate_json(raw)
+                sale = Sale.model_validate_json(raw.removeprefix(b"\xef\xbb\xbf"))
             else:
                 fields = next(csv.reader([raw.decode()], strict=True))
                 sale = Sale.model_validate(dict(zip(batch.header, fields, strict=True)))
@@ -104,8 +103,8 @@ def check(source: str, batch: Batch) -> Batch:
             bad = error.errors() if isinstance(error, ValidationError) else []
             text = "; ".join(": ".join(map(str, (*d["loc"], d["msg"]))) for d in bad) or str(error)
             row = raw.decode(errors="backslashreplace") if isinstance(raw, bytes) else raw
-            reject = json.dumps({"source": source, "line": line, "reason": text, "row": row})
-            batch.rejects.append((source, line, reject))
+            told = {"source": source, "line": line, "reason": text, "row": row}
+            batch.rejects.append((source, line, to_json(told, inf_nan_mode="strings").decode()))
     return batch
 
 
@@ -159,6 +158,9 @@ async def main(
     status, began, done = Console(stderr=True).status(""), time.perf_counter(), Counter[str]()
 
     def write(mode: str, lines: Iterable[object]) -> None:
+        for path in name, engine.url.database or "":
+            if rejects.is_file() and Path(path).exists() and rejects.samefile(path):
+                raise ValueError(f"the rejects would overwrite {path}")
         with rejects.open(mode) as file:  # for these lines only, as in read_file
             file.writelines(f"{line}\n" for line in lines)
 
@@ -173,10 +175,8 @@ async def main(
         return batch
 
     try:
-        engine = await asyncio.to_thread(create_async_engine, database_url, poolclass=sa.NullPool)
-        if engine.name == "sqlite":  # opened once here: aiosqlite's thread would outlive a failure
-            sqlite3.register_adapter(date, str)
-            await asyncio.to_thread(lambda: sqlite3.connect(engine.url.database or "").close())
+        url = database_url.replace("sslmode=", "ssl=")  # as asyncpg calls it
+        engine = await asyncio.to_thread(create_async_engine, url, poolclass=sa.NullPool)
         async with ClientSession(timeout=PATIENCE) as session, engine.connect() as connection:
             if engine.name == "sqlite":
                 await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
@@ -195,6 +195,6 @@ async def main(
                 await pipeline(first, read, partial(in_thread, check, name), load, buffer=buffer)
         print(status.status)
         return 0
-    except* (ClientError, sa.exc.SQLAlchemyError, sqlite3.Error, OSError, ImportError) as errors:
-        print(f"{source}: {errors.exceptions[0]}".splitlines()[0], file=sys.stderr)
+    except* FATAL as errors:
+        print(f"{source}: {errors.exceptions[0]}".splitlines()[0], file=status.console.file)
     return 1

@@ -1,7 +1,9 @@
 """What the program promises, on real files, a real HTTP server, SQLite and PostgreSQL."""
 
 import asyncio
+import io
 import json
+import os
 import sqlite3
 import sys
 from collections import deque
@@ -186,6 +188,25 @@ async def test_bad_items_are_rejected_with_number_and_reason_as_they_are(
 
 
 @pytest.mark.asyncio
+async def test_rejects_are_valid_json_even_if_an_item_is_not(
+    api_url: str, script: Script, load_sqlite: Load, rejects: Path
+) -> None:
+    script.append(web.Response(text='[{"id": NaN, "cents": -Infinity}]'))
+    assert await load_sqlite(api_url) == 0
+    [(_, _, row)] = refused(rejects)
+    assert row == {"id": "NaN", "cents": "-Infinity"}
+
+
+@pytest.mark.asyncio
+async def test_a_byte_order_mark_before_ndjson_is_read_over(
+    make: Make, load_sqlite: Load, sqlite_url: str
+) -> None:
+    line = b'{"id": 1, "item": "tea 1", "day": "2026-05-31", "cents": 10}'
+    assert await load_sqlite(make("sales.ndjson", b"\xef\xbb\xbf" + line)) == 0
+    assert await sold(sqlite_url) == SOLD[:1]
+
+
+@pytest.mark.asyncio
 async def test_what_is_no_json_is_rejected_in_pieces_of_a_megabyte(
     make: Make, load_sqlite: Load, sqlite_url: str, rejects: Path
 ) -> None:
@@ -317,7 +338,8 @@ async def test_trouble_that_may_pass_is_met_with_patience(
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [("7", 7), ("0", 0), ("3600", 60), ("soon", 2), ("", 2)]
+    ("header", "seconds"),
+    [("7", 7), ("0", 0), ("3600", 60), ("soon", 2), ("", 2), ("9" * 5000, 60)],
 )
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
@@ -379,6 +401,11 @@ async def test_an_answer_that_is_no_list_is_an_error_and_not_the_end(
     [
         ({"source": "missing.csv"}, "missing.csv: [Errno 2] No such file"),
         ({"source": "http://"}, "http://: http://: no URL"),
+        ({"source": "ftp://host/sales"}, "ftp://host/sales: no URL"),  # and not tried again
+        ({"batch": 10**30}, "sys.maxsize"),
+        ({"database_url": "postgresql+asyncpg://me@host:port/sales"}, "port"),
+        ({"database_url": "postgresql+asyncpg://me@host/sales?sslmode=often"}, "`sslmode`"),
+        ({"database_url": "postgresql+asyncpg://me@host/sales?nonsense=1"}, "'nonsense'"),
         ({"database_url": "sales.db"}, "Could not parse SQLAlchemy URL"),
         ({"database_url": "sqlite:///sales.db"}, "requires an async driver"),
         ({"database_url": "sqlite+nothing:///sales.db"}, "Can't load plugin"),
@@ -398,6 +425,39 @@ async def test_what_cannot_work_is_told_in_one_line(
     assert "secret" not in line
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"id,item,day,cents\r1,tea,2026-05-31,1\r", b"x" * 200_000, b"PK\x03\x04\r\x00\n\xff\n" * 9],
+)
+@pytest.mark.asyncio
+async def test_what_is_no_csv_is_told_in_one_line(
+    make: Make, load_sqlite: Load, capsys: Capture, content: bytes
+) -> None:
+    assert await load_sqlite(source := make("sales.csv", content)) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"{source}: ")
+
+
+@pytest.mark.parametrize("which", ["source", "link", "database"])
+@pytest.mark.asyncio
+async def test_the_file_for_rejects_never_replaces_what_a_load_needs(
+    csv_file: str, load_sqlite: Load, sqlite_url: str, rejects: Path, capsys: Capture, which: str
+) -> None:
+    assert await load_sqlite(csv_file) == 0
+    capsys.readouterr()
+    taken = Path(sqlite_url.partition(":///")[2] if which == "database" else csv_file)
+    if which == "link":
+        os.remove(rejects)
+        os.link(taken, rejects)
+    assert await load_sqlite(csv_file, rejects=rejects if which == "link" else taken) == 1
+    assert capsys.readouterr().err == f"{csv_file}: the rejects would overwrite {taken}\n"
+    await clear(sqlite_url)
+    assert await load_sqlite(csv_file) == (1 if which == "link" else 0)
+    assert await load_sqlite(csv_file, rejects=rejects.with_name("others")) == 0
+    assert await sold(sqlite_url) == SOLD  # nothing is lost
+
+
 @pytest.mark.asyncio
 async def test_a_table_of_another_shape_is_told_in_one_line(
     csv_file: str, load_sqlite: Load, sqlite_url: str, capsys: Capture
@@ -406,6 +466,17 @@ async def test_a_table_of_another_shape_is_told_in_one_line(
     assert await load_sqlite(csv_file) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert "no column named item" in line
+
+
+@pytest.mark.asyncio
+async def test_a_file_name_that_is_no_text_is_told_in_one_line(
+    load_sqlite: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stderr = io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace")  # as the real one is
+    monkeypatch.setattr(sys, "stderr", stderr)
+    assert await load_sqlite("sales\udcff.csv") == 1
+    stderr.seek(0)
+    assert stderr.read().count("\n") == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /dev/full")

@@ -176,12 +176,14 @@ async def test_sqlite_has_the_settings_with_which_it_writes_fast(
 
 # 10. A class can be wrapped too: what is made of it is real, how it was made is written down.
 @pytest.mark.asyncio
-async def test_the_session_has_patience(
+async def test_the_session_has_patience_and_the_pipeline_its_buffer(
     csv_file: str, sqlite_url: str, rejects: Path, mocker: MockerFixture
 ) -> None:
     made = mocker.patch.object(APP, "ClientSession", wraps=ClientSession)
-    assert await main(csv_file, database_url=sqlite_url, rejects=rejects) == 0
+    spy = mocker.spy(APP, "pipeline")
+    assert await main(csv_file, database_url=sqlite_url, rejects=rejects, buffer=7) == 0
     made.assert_called_once_with(timeout=PATIENCE)
+    assert spy.await_args.kwargs == {"buffer": 7}
 
 
 # 11. A stub is a callback that accepts anything; `wraps` adds one to a real function.
