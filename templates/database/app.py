@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import random
-import sqlite3
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -25,7 +24,7 @@ column = partial(sa.Column, nullable=False)
 party = partial(sa.ForeignKey, "accounts.name", deferrable=True, initially="DEFERRED")
 NAME = column("name", sa.String, primary_key=True)
 LEAST, MOST = sa.CheckConstraint("balance >= 0"), sa.CheckConstraint("balance <= 1e15", "too_much")
-ACCOUNTS = sa.Table("accounts", sa.MetaData(), NAME, column("balance", sa.BigInteger, LEAST, MOST))
+ACCOUNTS = sa.Table("accounts", sa.MetaData(), NAME, column("balance", sa.BigInteger), LEAST, MOST)
 TRANSFERS = sa.Table(
     "transfers",  # their ids are a variant: SQLite numbers by itself what is called INTEGER
     ACCOUNTS.metadata,
@@ -137,18 +136,17 @@ async def open_ledger(url: str, *, pool: int = 5, patience: float = 30.0) -> Asy
                 pool_pre_ping=not lite,  # connect anew after a restart of the server
             )
             stack.push_async_callback(engine.dispose)
-            if lite:  # opened once here: aiosqlite's thread would outlive a failure
+            if lite:
                 on = partial(sa.event.listen, engine.sync_engine)
                 on("connect", lambda c, _: c.run_async(lambda r: r.executescript(SQLITE_SETTINGS)))
                 on("invalidate", lambda c, *_: c.rollback())  # or it keeps its lock
-                await asyncio.to_thread(lambda: sqlite3.connect(str(at.database), uri=True).close())
             async with Ledger(engine, patience).transaction() as connection:
                 if lite:
                     with suppress(sa.exc.OperationalError):  # of many at once one does it: enough
                         await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
                 await connection.exec_driver_sql("BEGIN IMMEDIATE" if lite else PG_LOCK)
                 await connection.run_sync(TRANSFERS.metadata.create_all)
-        except (sa.exc.SQLAlchemyError, sqlite3.Error, ImportError, TypeError, ValueError) as error:
+        except (sa.exc.SQLAlchemyError, ImportError, TypeError, ValueError) as error:
             raise UnavailableError(f"cannot use this database URL: {error}") from error
         yield Ledger(engine, patience)
 
