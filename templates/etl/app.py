@@ -7,10 +7,10 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 log = logging.getLogger(__name__)
 sqlite3.register_adapter(date, str)
 FATAL = ClientError, sa.exc.SQLAlchemyError, csv.Error, OSError, ImportError, ValueError, TypeError
+FIRST = {"sqlite": "PRAGMA journal_mode=WAL", "postgresql": "SELECT pg_advisory_xact_lock(1)"}
 PATIENCE = ClientTimeout(sock_connect=30, sock_read=30)  # seconds of silence
 in_thread: Callable[..., Awaitable["Batch"]] = asyncio.to_thread
 META, Col, Key = MetaData(), Column, partial(Column, primary_key=True, autoincrement=False)
@@ -57,12 +58,12 @@ class Batch:
 
 
 def read_file(path: str, size: int, before: Batch) -> Batch:
-    """Return the next `size` lines of a CSV or NDJSON file; raises OSError."""
+    """Return the next `size` lines, of 1 MiB at most, of a CSV or NDJSON file; raises OSError."""
     with open(path, "rb") as file:  # for one batch only: a cancelled run leaves nothing open
         header = file.readline(2**20) if path.lower().endswith(".csv") else b""
         file.seek(int(before.mark or len(header)))
-        lines = iter(partial(file.readline, 2**20), b"")  # a longer line comes in pieces
-        raw = list(islice(enumerate(lines, before.line + (2 if header else 1)), size))
+        lines = enumerate(iter(partial(file.readline, 2**20), b""), before.line + 1 + bool(header))
+        raw = [row for _, row in zip(range(size), lines, strict=False)]
         mark = str(file.tell()) if raw else ""
     names = next(csv.reader([header.decode("utf-8-sig", "replace")]), [])
     return Batch(mark, before.line + len(raw), [row for row in raw if row[1].strip()], names)
@@ -175,13 +176,12 @@ async def main(
         return batch
 
     try:
-        url = database_url.replace("sslmode=", "ssl=")  # as asyncpg calls it
-        engine = await asyncio.to_thread(create_async_engine, url, poolclass=sa.NullPool)
+        engine = await asyncio.to_thread(create_async_engine, database_url, poolclass=sa.NullPool)
         async with ClientSession(timeout=PATIENCE) as session, engine.connect() as connection:
-            if engine.name == "sqlite":
-                await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-                await connection.exec_driver_sql("PRAGMA synchronous=NORMAL")
-            await connection.run_sync(META.create_all)
+            with suppress(sa.exc.OperationalError):  # SQLite lets one of many switch: enough
+                await connection.exec_driver_sql(FIRST.get(engine.name, ""))
+            for table in META.sorted_tables:
+                await connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
             place = sa.select(CURSORS.c.mark, CURSORS.c.line).where(CURSORS.c.source == name)
             first = Batch(*((await connection.execute(place)).first() or ()))
             if not first.mark:
