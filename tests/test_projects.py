@@ -94,9 +94,11 @@ def test_a_failing_test_fails_the_project_and_is_shown(project: Project, run: Ru
 
 
 @pytest.mark.xdist_group("longest")
+@pytest.mark.parametrize("starter", STARTERS)
 @pytest.mark.parametrize("mode", MODES)
-def test_the_longest_names_are_lint_clean_too(render: Render, run: Run, uv: str, mode: str) -> None:
-    folder = render(project_slug="x" * 40, project_name="N" * 100, description="d" * 500, asyncio_mode=mode)
+def test_the_longest_names_are_lint_clean_too(render: Render, run: Run, starter: str, mode: str) -> None:
+    long = {"project_slug": "x" * 40, "project_name": "N" * 100, "description": "d" * 500}
+    folder = render(starter=starter, asyncio_mode=mode, **long)
     ruff = Path(sys.executable).parent / "ruff"
     run(folder, ruff, "check", "--no-cache")
     run(folder, ruff, "format", "--check", "--no-cache")

@@ -16,7 +16,14 @@ from pytest_mock import MockerFixture
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
 
-from app import PATIENCE, Batch, main, pipeline, read_page, save
+from app import (
+    PATIENCE,
+    Batch,
+    main,
+    pipeline,
+    read_page,
+    save,
+)
 
 APP = sys.modules[main.__module__]  # patch a name where it is used
 FIRST, MORE, LAST = Batch(), Batch("more", 1), Batch("", 2)

@@ -22,7 +22,17 @@ import soundfile  # type: ignore[import-untyped]
 from PIL import Image, ImageCms
 from pytest_mock import MockerFixture
 
-from app import KINDS, convert, main, picture, plan, set_up, sound, work, worker
+from app import (
+    KINDS,
+    convert,
+    main,
+    picture,
+    plan,
+    set_up,
+    sound,
+    work,
+    worker,
+)
 
 Make = Callable[..., Path]
 Start = Callable[[], AbstractAsyncContextManager[Executor]]
