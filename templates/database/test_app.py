@@ -86,14 +86,15 @@ async def test_concurrent_transfers_lose_no_update(ledger: Ledger) -> None:
 @pytest.mark.asyncio
 async def test_transfers_that_cross_do_not_deadlock(ledger: Ledger) -> None:
     await ledger.transfer(pay(50))
-    both_ways = [order for _ in range(20) for order in (pay(1), pay(1, "bob", "ann"))]
     queue = sa.text("SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted")
+    crossing = list[asyncio.Task[list[type]]]()
     async with asyncio.TaskGroup() as group, ledger.transaction() as connection:
-        await take(connection, 0)  # what Ann has stays locked until the pool's others wait for it
-        crossing = group.create_task(failures(*map(ledger.transfer, both_ways)))
-        while connection.dialect.name != "sqlite" and (await connection.scalar(queue) or 0) < 4:
-            pass
-    assert crossing.result() == []
+        await take(connection, 0)  # what Ann has stays locked until both wait for it, in this order
+        for waiting, order in enumerate([pay(1), pay(1, "bob", "ann")], 1):
+            crossing.append(group.create_task(failures(ledger.transfer(order))))
+            while connection.dialect.name != "sqlite" and await connection.scalar(queue) < waiting:
+                pass
+    assert [task.result() for task in crossing] == [[], []]
     assert await ledger.balances() == {"ann": 50, "bob": 50}
 
 
