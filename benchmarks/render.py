@@ -49,7 +49,10 @@ def main() -> None:
         ways = {name: partial(seconds, template, Path(folder) / "out") for name, template in templates.items()}
         times = harness.in_turns(options.rounds, ways)
     medians = {name: statistics.median(taken) for name, taken in times.items()}
-    ratios = {name: median / medians["one file"] for name, median in medians.items()}
+    ratios = {  # of each round, as the machine may be faster in one than in another
+        name: statistics.median(took / one for took, one in zip(taken, times["one file"], strict=True))
+        for name, taken in times.items()
+    }
     for name, median in medians.items():
         print(f"{name:>15}  {median * 1000:6.0f} ms  {ratios[name]:.2f}x")
     harness.keep({"seconds": medians, "ratios": ratios}, options.json)
