@@ -48,7 +48,7 @@ MUTATIONS = [
     ("database", "connections that fight", "pool_size=1 if lite else pool", "pool_size=pool", "never_exhausted"),
     ("database", "no time limit", "asyncio.timeout(self.patience), ", "", "waits_too_long"),
     ("etl", "no place is saved", ", (CURSORS, [place])", "", "killed_again"),
-    ("etl", "rejects are forgotten", "if not first.mark", "if first.mark", "goes_on_with_the_page"),
+    ("etl", "rejects are forgotten", '"" if last.mark else name', "name", "goes_on_with_the_page"),
     ("etl", "no second try", "(429, 500, 502, 503, 504)", "()", "trouble_that_may"),
     ("etl", "no bound on a queue", "max(1, buffer)", "0", "slows_down_those"),
     ("etl", "a short row is loaded", "fields, strict=True", "fields, strict=False", "bad_lines_are_rejected"),

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -125,18 +126,19 @@ async def open_ledger(url: str, *, pool: int = 5, patience: float = 30.0) -> Asy
         raise ValueError(f"limits must be positive: {pool=}, {patience=}")
     async with AsyncExitStack() as stack:
         try:
-            lite = (at := sa.make_url(url)).get_backend_name() == "sqlite"
-            query = {key.replace("sslmode", "ssl"): value for key, value in at.query.items()}
+            lite = (u := sa.make_url(url)).get_backend_name() == "sqlite"
+            query = {key.replace("sslmode", "ssl"): value for key, value in u.query.items()}
             engine = await asyncio.to_thread(
                 create_async_engine,  # in a thread: it imports the driver
-                at.set(drivername=DRIVERS.get(at.drivername, at.drivername), query=query),
+                u.set(drivername=DRIVERS.get(u.drivername, u.drivername), query=query),
                 connect_args={"timeout": patience},  # asyncpg's to connect, SQLite's for its lock
                 pool_size=1 if lite else pool,  # a queue here is faster than at SQLite's lock
                 max_overflow=0,
                 pool_pre_ping=not lite,  # connect anew after a restart of the server
             )
             stack.push_async_callback(engine.dispose)
-            if lite:
+            if lite:  # opened once here: aiosqlite's thread would outlive a failure
+                await asyncio.to_thread(lambda: sqlite3.connect(u.database or "", uri=True).close())
                 on = partial(sa.event.listen, engine.sync_engine)
                 on("connect", lambda c, _: c.run_async(lambda r: r.executescript(SQLITE_SETTINGS)))
                 on("invalidate", lambda c, *_: c.rollback())  # or it keeps its lock
@@ -146,7 +148,7 @@ async def open_ledger(url: str, *, pool: int = 5, patience: float = 30.0) -> Asy
                         await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
                 await connection.exec_driver_sql("BEGIN IMMEDIATE" if lite else PG_LOCK)
                 await connection.run_sync(TRANSFERS.metadata.create_all)
-        except (sa.exc.SQLAlchemyError, ImportError, TypeError, ValueError) as error:
+        except (sa.exc.SQLAlchemyError, sqlite3.Error, ImportError, TypeError, ValueError) as error:
             raise UnavailableError(f"cannot use this database URL: {error}") from error
         yield Ledger(engine, patience)
 

@@ -556,4 +556,4 @@ async def test_what_is_no_transfer_is_a_mistake_of_the_caller(
 async def test_main_tells_a_failure_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert await main(database_url="sqlite:////no/such/folder/ledger.db") == 1
     out, err = capsys.readouterr()
-    assert (out, err) == ("", "unable to open database file\n")
+    assert (out, err) == ("", "cannot use this database URL: unable to open database file\n")

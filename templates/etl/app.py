@@ -159,9 +159,8 @@ async def main(
     status, began, done = Console(stderr=True).status(""), time.perf_counter(), Counter[str]()
 
     def write(mode: str, lines: Iterable[object]) -> None:
-        for path in name, engine.url.database or "":
-            if rejects.is_file() and Path(path).exists() and rejects.samefile(path):
-                raise ValueError(f"the rejects would overwrite {path}")
+        if rejects.resolve() in {Path(it).resolve() for it in (name, engine.url.database or "")}:
+            raise ValueError(f"the rejects would overwrite {rejects}")
         with rejects.open(mode) as file:  # for these lines only, as in read_file
             file.writelines(f"{line}\n" for line in lines)
 
@@ -177,22 +176,23 @@ async def main(
 
     try:
         engine = await asyncio.to_thread(create_async_engine, database_url, poolclass=sa.NullPool)
+        if engine.name == "sqlite":  # opened once here: aiosqlite's thread would outlive a failure
+            await asyncio.to_thread(lambda: Path(engine.url.database or rejects).open("ab").close())
         async with ClientSession(timeout=PATIENCE) as session, engine.connect() as connection:
             with suppress(sa.exc.OperationalError):  # SQLite lets one of many switch: enough
                 await connection.exec_driver_sql(FIRST.get(engine.name, ""))
             for table in META.sorted_tables:
                 await connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
             place = sa.select(CURSORS.c.mark, CURSORS.c.line).where(CURSORS.c.source == name)
-            first = Batch(*((await connection.execute(place)).first() or ()))
-            if not first.mark:
-                await connection.execute(sa.delete(REJECTS).where(REJECTS.c.source == name))
+            last = Batch(*((await connection.execute(place)).first() or ()))
+            await connection.execute(sa.delete(REJECTS).filter_by(source="" if last.mark else name))
             others = sa.select(REJECTS.c.reject).order_by(*REJECTS.primary_key)
             await asyncio.to_thread(write, "w", (await connection.scalars(others)).all())
             await connection.commit()
             read_lines = partial(in_thread, read_file, name, batch)
             read = partial(read_page, session, name) if "://" in source else read_lines
             with status:
-                await pipeline(first, read, partial(in_thread, check, name), load, buffer=buffer)
+                await pipeline(last, read, partial(in_thread, check, name), load, buffer=buffer)
         print(status.status)
         return 0
     except* FATAL as errors:

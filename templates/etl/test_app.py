@@ -421,7 +421,7 @@ async def test_an_answer_that_is_no_list_is_an_error_and_not_the_end(
         ({"database_url": "sqlite:///sales.db"}, "requires an async driver"),
         ({"database_url": "sqlite+nothing:///sales.db"}, "Can't load plugin"),
         ({"database_url": "mysql+aiomysql://localhost/sales"}, "No module named 'aiomysql'"),
-        ({"database_url": "sqlite+aiosqlite:////no/such/folder/sales.db"}, "unable to open"),
+        ({"database_url": "sqlite+aiosqlite:////no/such/folder/sales.db"}, "No such file"),
         ({"database_url": "postgresql+asyncpg://me:secret@/sales?host=/none"}, "No such file"),
         ({"rejects": Path("/no/such/folder/rejects.ndjson")}, "No such file"),
     ],
@@ -460,9 +460,10 @@ async def test_the_file_for_rejects_never_replaces_what_a_load_needs(
     taken = Path(sqlite_url.partition(":///")[2] if which == "database" else csv_file)
     if which == "link":
         os.remove(rejects)
-        os.link(taken, rejects)
-    assert await load_sqlite(csv_file, rejects=rejects if which == "link" else taken) == 1
-    assert capsys.readouterr().err == f"{csv_file}: the rejects would overwrite {taken}\n"
+        os.symlink(taken, rejects)
+    given = rejects if which == "link" else taken
+    assert await load_sqlite(csv_file, rejects=given) == 1
+    assert capsys.readouterr().err == f"{csv_file}: the rejects would overwrite {given}\n"
     await clear(sqlite_url)
     assert await load_sqlite(csv_file) == (1 if which == "link" else 0)
     assert await load_sqlite(csv_file, rejects=rejects.with_name("others")) == 0
