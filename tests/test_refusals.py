@@ -142,9 +142,11 @@ def test_the_command_line_exits_1_with_that_line_alone(tmp_path: Path) -> None:
 
 def test_a_reader_of_its_output_who_has_left_does_not_cost_the_project(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cookiecutter", "--no-input", "-o", str(tmp_path), str(TEMPLATE)]
-    with subprocess.Popen(command, env=outside(), stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, env=outside(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout
+        assert process.stderr
         process.stdout.close()
+        process.stderr.close()
     assert process.returncode == 0
     assert (tmp_path / "my-async-project" / "README.md").exists()
 
@@ -180,18 +182,20 @@ def test_the_names_that_projects_install_are_all_taken() -> None:
 def test_there_is_no_hook_and_what_runs_instead_is_short() -> None:
     assert not list(TEMPLATE.glob("hooks/*.py"))
     text = (TEMPLATE / "async_template.py").read_text(encoding="utf-8")
+    assert text.isascii()
     assert text.count("\n") <= 100
     imported = {line.split()[1] for line in text.splitlines() if line.startswith(("import ", "from "))}
-    assert imported <= {
-        *sys.stdlib_module_names,
-        "collections.abc",
-        "cookiecutter.exceptions",
-        "jinja2",
-        "jinja2.ext",
-        "jinja2.runtime",
-    }
-    for word in ("subprocess", "import os", "open(", "shutil", "write_", "unlink", "mkdir", "socket", "urllib"):
+    standard = {"keyword", "sys", "collections.abc", "contextlib", "pathlib"}
+    assert imported <= standard | {"cookiecutter.exceptions", "jinja2", "jinja2.ext", "jinja2.runtime"}
+    for word in ("subprocess", "import os", "os.", "open(", "shutil", "write_", "unlink", "mkdir", "socket", "urllib"):
         assert word not in text
+
+
+def test_without_hooks_bad_answers_are_refused_too(tmp_path: Path) -> None:
+    bad = {"no_input": True, "accept_hooks": False, "extra_context": {"email": "nobody"}}
+    with pytest.raises(FailedHookException, match="Refused: email 'nobody'"):
+        cookiecutter(str(TEMPLATE), output_dir=str(tmp_path / "out"), **bad)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_answers_that_were_changed_in_a_replay_file_are_refused_too(tmp_path: Path) -> None:

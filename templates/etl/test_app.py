@@ -450,6 +450,14 @@ async def test_what_is_no_csv_is_told_in_one_line(
     assert err.startswith(f"{source}: ")
 
 
+@pytest.mark.asyncio
+async def test_a_batch_may_be_larger_than_any_file(
+    csv_file: str, load_sqlite: Load, sqlite_url: str
+) -> None:
+    assert await load_sqlite(csv_file, batch=10**30) == 0
+    assert await sold(sqlite_url) == SOLD
+
+
 @pytest.mark.parametrize("which", ["source", "link", "database"])
 @pytest.mark.asyncio
 async def test_the_file_for_rejects_never_replaces_what_a_load_needs(

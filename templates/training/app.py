@@ -54,7 +54,7 @@ class Checkpoint:
             arrays = dict(np.load(data, allow_pickle=False))
             seed, batch = int(arrays.pop("seed")), int(arrays.pop("batch"))
             history = [(float(loss), float(right)) for loss, right in arrays.pop("history")]
-            weights = [arrays[f"arr_{n}"] for n in range(len(history) and max(1, len(arrays)))]
+            weights = [arrays[f"arr_{n}"] for n in range(max(1, len(arrays)))] if history else []
         except Exception as error:  # a damaged file makes its readers raise nearly anything
             aside = path.rename(f"{path}.refused-{os.urandom(4).hex()}")
             raise FileExistsError(f"{path} is no sound checkpoint: kept as {aside}") from error

@@ -229,28 +229,18 @@ def test_it_runs_where_output_is_closed(monkeypatch: pytest.MonkeyPatch) -> None
     sys.stderr.close()
 
 
+@pytest.mark.parametrize(
+    ("unread", "expected"),
+    [("", 0), ("stderr", 0), ("stdout", 1)],
+    ids=["both_read", "log_unread", "results_unread"],
+)
 @pytest.mark.asyncio
-async def test_it_does_its_work(start: Start, working_args: list[str]) -> None:
-    status, _, stderr = await ended(start(*working_args))
-    assert status == 0, stderr
-    assert_clean(stderr)
-
-
-@pytest.mark.asyncio
-async def test_a_reader_of_its_output_who_leaves_early_sees_no_traceback(
-    start: Start, working_args: list[str]
+async def test_it_does_its_work_as_long_as_somebody_reads_the_results(
+    start: Start, working_args: list[str], unread: str, expected: int
 ) -> None:
-    status, _, stderr = await ended(start(*working_args, unread="stdout"))
-    assert status == 1, stderr
+    status, _, stderr = await ended(start(*working_args, unread=unread))
+    assert status == expected, stderr
     assert_clean(stderr)
-
-
-@pytest.mark.asyncio
-async def test_a_reader_of_its_log_who_leaves_early_does_not_stop_the_work(
-    start: Start, working_args: list[str]
-) -> None:
-    status, _, _ = await ended(start(*working_args, unread="stderr"))
-    assert status == 0
 
 
 @pytest.mark.asyncio
