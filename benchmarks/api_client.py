@@ -1,9 +1,12 @@
-"""What the client costs: against the time the API itself takes, and beside httpx2 and httpx.
+"""What the client costs: against the time the API itself takes, and beside httpx2 and
+httpx.
 
-    uv run --group bench python benchmarks/api_client.py [--requests 2000] [--rounds 5] [--json FILE]
+    uv run --group bench python benchmarks/api_client.py [--requests 2000] [--rounds 5]
+    [--json FILE]
 
-The API answers each request after 50 ms, in a process of its own. With 100 requests at a time 2,000 of them take 1.00 s
-at the least: that is the floor. All clients take turns in one run, after a warm-up, and read and parse each answer.
+The API answers each request after 50 ms, in a process of its own. With 100 requests at
+a time 2,000 of them take 1.00 s at the least: that is the floor. All clients take turns
+in one run, after a warm-up, and read and parse each answer.
 """
 
 import argparse
@@ -21,13 +24,18 @@ import harness
 import httpx
 import httpx2
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "templates" / "api_client"))
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1] / "templates" / "api_client")
+)
 
 from app import CatFact, Fact, fetch_data
 
 DELAY, CONCURRENCY = 0.05, 100
 BODY = b'{"fact": "Cats sleep for two thirds of their lives.", "length": 43}'
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+    % (len(BODY), BODY)
+)
 
 
 class Api(asyncio.Protocol):
@@ -43,7 +51,9 @@ class Api(asyncio.Protocol):
 
 async def serve() -> None:
     """Serve on a free port, which is printed, until stdin ends."""
-    server = await asyncio.get_running_loop().create_server(Api, "127.0.0.1", 0, backlog=1000)
+    server = await asyncio.get_running_loop().create_server(
+        Api, "127.0.0.1", 0, backlog=1000
+    )
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.to_thread(sys.stdin.read)
     server.close()
@@ -63,13 +73,19 @@ async def share(count: int, get: Callable[[], Awaitable[bytes]]) -> None:
 
 
 async def ours(url: str, count: int) -> None:
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        facts, errors = await fetch_data(CatFact(session, url), count, concurrency=CONCURRENCY)
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0)
+    ) as session:
+        facts, errors = await fetch_data(
+            CatFact(session, url), count, concurrency=CONCURRENCY
+        )
     assert len(facts) == count, errors
 
 
 async def bare_aiohttp(url: str, count: int) -> None:
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0)
+    ) as session:
 
         async def get() -> bytes:
             async with session.get(f"{url}/fact") as response:
@@ -79,7 +95,9 @@ async def bare_aiohttp(url: str, count: int) -> None:
 
 
 async def with_httpx2(url: str, count: int) -> None:
-    limits = httpx2.Limits(max_connections=CONCURRENCY, max_keepalive_connections=CONCURRENCY)
+    limits = httpx2.Limits(
+        max_connections=CONCURRENCY, max_keepalive_connections=CONCURRENCY
+    )
     async with httpx2.AsyncClient(limits=limits, timeout=60) as client:
 
         async def get() -> bytes:
@@ -89,7 +107,9 @@ async def with_httpx2(url: str, count: int) -> None:
 
 
 async def with_httpx(url: str, count: int) -> None:
-    async with httpx.AsyncClient(timeout=60) as client:  # its own limits: they serve it best
+    async with httpx.AsyncClient(
+        timeout=60
+    ) as client:  # its own limits: they serve it best
 
         async def get() -> bytes:
             return (await client.get(f"{url}/fact")).content
@@ -97,13 +117,20 @@ async def with_httpx(url: str, count: int) -> None:
         await share(count, get)
 
 
-CLIENTS = {"api_client": ours, "aiohttp, bare": bare_aiohttp, "httpx2": with_httpx2, "httpx": with_httpx}
+CLIENTS = {
+    "api_client": ours,
+    "aiohttp, bare": bare_aiohttp,
+    "httpx2": with_httpx2,
+    "httpx": with_httpx,
+}
 
 
 async def measure(requests: int, rounds: int) -> dict[str, float]:
     """Return the median seconds of each client."""
     pipe = asyncio.subprocess.PIPE
-    server = await asyncio.create_subprocess_exec(sys.executable, __file__, "--serve", stdin=pipe, stdout=pipe)
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, __file__, "--serve", stdin=pipe, stdout=pipe
+    )
     assert server.stdout is not None
     assert server.stdin is not None
     url = f"http://127.0.0.1:{int(await server.stdout.readline())}"
@@ -111,7 +138,9 @@ async def measure(requests: int, rounds: int) -> dict[str, float]:
     for turn in range(rounds + 1):
         for name, client in CLIENTS.items():
             started = time.perf_counter()
-            await client(url, requests if turn else CONCURRENCY)  # the first is the warm-up
+            await client(
+                url, requests if turn else CONCURRENCY
+            )  # the first is the warm-up
             if turn:
                 times[name].append(time.perf_counter() - started)
     server.stdin.close()
@@ -126,13 +155,17 @@ def main() -> None:
     options = parser.parse_args()
     if options.serve:
         # epoll would round each 50 ms up to whole milliseconds; select does not
-        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
+        with asyncio.Runner(
+            loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())
+        ) as runner:
             return runner.run(serve())
     logging.disable()
     medians = asyncio.run(measure(options.requests, options.rounds))
     floor = options.requests / CONCURRENCY * DELAY
     ratios = {name: taken / floor for name, taken in medians.items()}
-    print(f"{options.requests} requests of 50 ms, {CONCURRENCY} at a time; floor {floor:.2f} s")
+    print(
+        f"{options.requests} requests of 50 ms, {CONCURRENCY} at a time; floor {floor:.2f} s"  # noqa: E501
+    )
     for name, taken in medians.items():
         print(f"{name:>14}  {taken:6.2f} s  {ratios[name]:6.2f} x the floor")
     harness.keep({"floor": floor, "seconds": medians, "ratios": ratios}, options.json)

@@ -1,10 +1,13 @@
-"""What the chat room costs: against a bare aiohttp broadcast, with clients that do not read, and in memory.
+"""What the chat room costs: against a bare aiohttp broadcast, with clients that do not
+read, and in memory.
 
-    uv run --group bench python benchmarks/chat.py [--clients 500] [--talkers 5] [--rounds 7] [--json FILE]
+    uv run --group bench python benchmarks/chat.py [--clients 500] [--talkers 5]
+    [--rounds 7] [--json FILE]
 
-Each server is a process of its own, and its CPU time is what counts. In each round every talker sends 20 messages and
-everybody hears all of them; that they arrive in one order, and each talker's in its own, is checked byte by byte.
-`--talkers 500` is the whole crowd talking at once: 5 million deliveries a round, so give it `--rounds 1`.
+Each server is a process of its own, and its CPU time is what counts. In each round
+every talker sends 20 messages and everybody hears all of them; that they arrive in one
+order, and each talker's in its own, is checked byte by byte. `--talkers 500` is the
+whole crowd talking at once: 5 million deliveries a round, so give it `--rounds 1`.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import struct
 import sys
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +44,18 @@ def bare() -> web.Application:
         ws = web.WebSocketResponse()
         await ws.prepare(request)
         peers.add(ws)
-        await ws.send_str(json.dumps({"type": "welcome", "name": request.query["name"]}))
+        await ws.send_str(
+            json.dumps({"type": "welcome", "name": request.query["name"]})
+        )
         try:
             async for message in ws:
-                text = json.dumps({"type": "message", "name": request.query["name"], "text": message.data})
+                text = json.dumps(
+                    {
+                        "type": "message",
+                        "name": request.query["name"],
+                        "text": message.data,
+                    }
+                )
                 for peer in tuple(peers):
                     await peer.send_str(text)
         finally:
@@ -56,14 +68,20 @@ def bare() -> web.Application:
 
 
 async def serve(kind: str) -> None:
-    """Serve, and answer each line on stdin with the CPU seconds and the peak of memory (MB) up to now."""
+    """Serve, and answer each line on stdin with the CPU seconds and the peak of memory
+    (MB) up to now.
+    """
     app = bare() if kind == "bare" else Room(clients=2000, rate=10_000).application()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     await (site := web.TCPSite(runner, "127.0.0.1", 0, backlog=1000)).start()
     print(site.port, flush=True)
     while await asyncio.to_thread(sys.stdin.readline):
-        print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, flush=True)
+        print(
+            time.process_time(),
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            flush=True,
+        )
     await runner.cleanup()
 
 
@@ -71,7 +89,9 @@ async def serve(kind: str) -> None:
 
 
 class Peer(asyncio.Protocol):
-    """A WebSocket client that keeps what it is sent, and says when it has so many bytes."""
+    """A WebSocket client that keeps what it is sent, and says when it has so many
+    bytes.
+    """
 
     def __init__(self, name: str) -> None:
         self.name, self.got, self.wanted = name, bytearray(), 1
@@ -79,8 +99,8 @@ class Peer(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
-        key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-        ask = f"GET /ws?name={self.name} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"  # noqa: E501
+        ask = f"GET /ws?name={self.name} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"  # noqa: E501
         transport.write((ask + key).encode())
 
     def data_received(self, data: bytes) -> None:
@@ -96,14 +116,18 @@ class Peer(asyncio.Protocol):
         self.wanted = count
 
     def say(self, text: str) -> None:
-        self.transport.write(struct.pack("!BBHI", 0x81, 0x80 | 126, len(text), 0) + text.encode())
+        self.transport.write(
+            struct.pack("!BBHI", 0x81, 0x80 | 126, len(text), 0) + text.encode()
+        )
 
 
 def frames(data: bytes) -> list[dict[str, str]]:
     """Return the messages in a stream of frames."""
     found = []
     while data:
-        length, start = (data[1], 2) if data[1] < 126 else (struct.unpack_from("!H", data, 2)[0], 4)
+        length, start = (
+            (data[1], 2) if data[1] < 126 else (struct.unpack_from("!H", data, 2)[0], 4)
+        )
         found.append(json.loads(data[start : start + length]))
         data = data[start + length :]
     return found
@@ -122,8 +146,13 @@ class Crowd:
         return float(cpu), float(memory)
 
     async def round(self, talkers: int, size: int) -> tuple[float, float]:
-        """Let them talk; return the CPU seconds a delivery costs, and the seconds until all have heard all."""
-        texts = [[f"{n:03} {turn:02} ".ljust(size, "x") for turn in range(TURNS)] for n in range(talkers)]
+        """Let them talk; return the CPU seconds a delivery costs, and the seconds until
+        all have heard all.
+        """
+        texts = [
+            [f"{n:03} {turn:02} ".ljust(size, "x") for turn in range(TURNS)]
+            for n in range(talkers)
+        ]
         one = json.dumps({"type": "message", "name": "peer-000", "text": texts[0][0]})
         for peer in self._peers:
             peer.expect(talkers * TURNS * (len(one) + (2 if len(one) < 126 else 4)))
@@ -135,10 +164,14 @@ class Crowd:
             await peer.enough.wait()
         took = time.perf_counter() - started
         cost = ((await self.ask())[0] - before) / (talkers * TURNS * len(self._peers))
-        assert all(peer.got == self._peers[0].got for peer in self._peers), "not in one order"
+        assert all(peer.got == self._peers[0].got for peer in self._peers), (
+            "not in one order"
+        )
         heard = frames(bytes(self._peers[0].got))
         for peer, mine in zip(self._peers, texts, strict=False):
-            assert [it["text"] for it in heard if it["name"] == peer.name] == mine, "not all, or not in order"
+            assert [it["text"] for it in heard if it["name"] == peer.name] == mine, (
+                "not all, or not in order"
+            )
         return cost, took
 
 
@@ -146,11 +179,15 @@ class Crowd:
 async def crowd(kind: str, clients: int, stalled: int = 0) -> Any:
     """Start a server, and let the clients in."""
     loop, pipe = asyncio.get_running_loop(), asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(sys.executable, __file__, "--serve", kind, stdin=pipe, stdout=pipe)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, __file__, "--serve", kind, stdin=pipe, stdout=pipe
+    )
     port = int(await process.stdout.readline())  # type: ignore[union-attr]
     peers = []
     for n in range(clients + stalled):
-        _, peer = await loop.create_connection(lambda n=n: Peer(f"peer-{n:03}"), "127.0.0.1", port)  # type: ignore[misc]
+        _, peer = await loop.create_connection(
+            partial(Peer, f"peer-{n:03}"), "127.0.0.1", port
+        )
         await peer.enough.wait()
         peers.append(peer)
     for peer in peers[clients:]:
@@ -167,26 +204,40 @@ async def crowd(kind: str, clients: int, stalled: int = 0) -> Any:
 async def measure(options: argparse.Namespace) -> dict[str, float]:
     clients, talkers, rounds = options.clients, options.talkers, options.rounds
     async with AsyncExitStack() as stack:
-        sides = {kind: await stack.enter_async_context(crowd(kind, clients)) for kind in ("bare", "room")}
+        sides = {
+            kind: await stack.enter_async_context(crowd(kind, clients))
+            for kind in ("bare", "room")
+        }
         costs: dict[str, list[float]] = {kind: [] for kind in sides}
         for turn in range(rounds + 1):
             for kind, side in sides.items():
                 cost, _ = await side.round(talkers, 80)
                 if turn:  # the first is the warm-up
                     costs[kind].append(cost)
-        figures = {f"{kind}_us": statistics.median(taken) * 1e6 for kind, taken in costs.items()}
+        figures = {
+            f"{kind}_us": statistics.median(taken) * 1e6
+            for kind, taken in costs.items()
+        }
         figures["ratio"] = figures["room_us"] / figures["bare_us"]
         figures["memory_mb"] = (await sides["room"].ask())[1]
     async with AsyncExitStack() as stack:
-        sides = {str(n): await stack.enter_async_context(crowd("room", clients, n)) for n in (0, 50)}
+        sides = {
+            str(n): await stack.enter_async_context(crowd("room", clients, n))
+            for n in (0, 50)
+        }
         times: dict[str, list[float]] = {kind: [] for kind in sides}
         for turn in range(rounds + 1):
             for kind, side in sides.items():
                 _, took = await side.round(5, 1500)
                 if turn:
                     times[kind].append(took)
-        figures |= {f"seconds_with_{n}_stalled": statistics.median(taken) for n, taken in times.items()}
-        figures["stalled_ratio"] = figures["seconds_with_50_stalled"] / figures["seconds_with_0_stalled"]
+        figures |= {
+            f"seconds_with_{n}_stalled": statistics.median(taken)
+            for n, taken in times.items()
+        }
+        figures["stalled_ratio"] = (
+            figures["seconds_with_50_stalled"] / figures["seconds_with_0_stalled"]
+        )
         figures["memory_with_0_stalled_mb"] = (await sides["0"].ask())[1]
         figures["memory_with_50_stalled_mb"] = (await sides["50"].ask())[1]
     return figures

@@ -39,7 +39,9 @@ async def batch_by_sqlite3(file: Path) -> float:
     connection.executescript(SQLITE_SETTINGS)
     began = time.perf_counter()
     with connection:
-        connection.executemany("INSERT INTO accounts (name, balance) VALUES (?, ?)", OPENING.items())
+        connection.executemany(
+            "INSERT INTO accounts (name, balance) VALUES (?, ?)", OPENING.items()
+        )
     took = time.perf_counter() - began
     connection.close()
     return took
@@ -54,11 +56,15 @@ async def batch_by_ledger(file: Path) -> float:
 
 @asynccontextmanager
 async def default_ledger(file: Path) -> AsyncIterator[Ledger]:
-    """A ledger with the pool and the journal that SQLAlchemy and SQLite have by themselves.
+    """A ledger with the pool and the journal that SQLAlchemy and SQLite have by
+    themselves.
 
-    Only their time limit is raised: with that of 5 s they do not get through (database is locked).
+    Only their time limit is raised: with that of 5 s they do not get through (database
+    is locked).
     """
-    engine = create_async_engine(f"sqlite+aiosqlite:///{file}", connect_args={"timeout": 120})
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{file}", connect_args={"timeout": 120}
+    )
     async with engine.begin() as connection:
         await connection.run_sync(TRANSFERS.metadata.create_all)
     try:
@@ -90,7 +96,9 @@ async def commits(ledger: Ledger) -> float:
 
 async def transfers(ledger: Ledger) -> float:
     await ledger.open_accounts({"ann": COMMITS, "bob": 0})
-    took = await at_a_time([ledger.transfer(Transfer(name, "ann", "bob", 1)) for name in NAMES])
+    took = await at_a_time(
+        [ledger.transfer(Transfer(name, "ann", "bob", 1)) for name in NAMES]
+    )
     assert await ledger.balances() == {"ann": 0, "bob": COMMITS}
     return took
 
@@ -126,12 +134,28 @@ def main() -> None:
     arguments = harness.parser(__doc__).parse_args()
     plain, batch = measure(9, batch_by_sqlite3, batch_by_ledger)
     slow, fast = measure(5, by_defaults(commits), by_ledger(commits))
-    slow_transfers, fast_transfers = measure(3, by_defaults(transfers), by_ledger(transfers))
+    slow_transfers, fast_transfers = measure(
+        3, by_defaults(transfers), by_ledger(transfers)
+    )
     table = Table("figure", "other", "ledger", "ratio", "goal")
     results = {}
     for name, figure, other, ours, ratio, goal in (
-        ("batch", f"{ROWS:,} rows in a batch, beside sqlite3's executemany", plain, batch, batch / plain, "<= 3"),
-        ("commits", f"{COMMITS:,} commits by {TASKS} tasks, beside default settings", slow, fast, slow / fast, ">= 5"),
+        (
+            "batch",
+            f"{ROWS:,} rows in a batch, beside sqlite3's executemany",
+            plain,
+            batch,
+            batch / plain,
+            "<= 3",
+        ),
+        (
+            "commits",
+            f"{COMMITS:,} commits by {TASKS} tasks, beside default settings",
+            slow,
+            fast,
+            slow / fast,
+            ">= 5",
+        ),
         (
             "transfers",
             f"{COMMITS:,} transfers, likewise",
@@ -141,7 +165,13 @@ def main() -> None:
             "",
         ),
     ):
-        table.add_row(figure, f"{other * 1000:,.0f} ms", f"{ours * 1000:,.0f} ms", f"{ratio:.2f}", goal)
+        table.add_row(
+            figure,
+            f"{other * 1000:,.0f} ms",
+            f"{ours * 1000:,.0f} ms",
+            f"{ratio:.2f}",
+            goal,
+        )
         results[name] = {"other_s": other, "ledger_s": ours, "ratio": ratio}
     Console(width=120).print(table)
     harness.keep(results, arguments.json)

@@ -1,12 +1,15 @@
-"""What a download costs: against a bare read to nowhere, against one file at a time, and in memory.
+"""What a download costs: against a bare read to nowhere, against one file at a time,
+and in memory.
 
     uv run --group bench python benchmarks/downloads.py [--rounds 31] [--json FILE]
 
-The bare reads are what anybody writes, with aiohttp's own settings; one of them has the starter's larger read buffer.
-The server and the memory run are processes of their own. Everything is written to a folder on the disk; the many small
-files are also kept in memory, as a disk that others use as well makes what the program itself costs invisible. The
-small files are removed at the very end: for some seconds after thousands of files are deleted, ext4 takes up to three
-times as long to make new ones, as it looks past every inode that was freed a moment ago.
+The bare reads are what anybody writes, with aiohttp's own settings; one of them has the
+starter's larger read buffer. The server and the memory run are processes of their own.
+Everything is written to a folder on the disk; the many small files are also kept in
+memory, as a disk that others use as well makes what the program itself costs invisible.
+The small files are removed at the very end: for some seconds after thousands of files
+are deleted, ext4 takes up to three times as long to make new ones, as it looks past
+every inode that was freed a moment ago.
 """
 
 import argparse
@@ -34,7 +37,10 @@ MB = 1_000_000
 
 async def big(request: web.Request) -> web.StreamResponse:
     """Answer with 100 MB in blocks of 64 KiB."""
-    response, block = web.StreamResponse(headers={"Content-Length": str(100 * MB)}), bytes(1 << 16)
+    response, block = (
+        web.StreamResponse(headers={"Content-Length": str(100 * MB)}),
+        bytes(1 << 16),
+    )
     await response.prepare(request)
     for start in range(0, 100 * MB, len(block)):
         await response.write(block[: 100 * MB - start])
@@ -42,11 +48,15 @@ async def big(request: web.Request) -> web.StreamResponse:
 
 
 async def small(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer each request with 10 kB after 5 ms; by hand, as it shares two cores with what is measured."""
+    """Answer each request with 10 kB after 5 ms; by hand, as it shares two cores with
+    what is measured.
+    """
     with suppress(asyncio.IncompleteReadError, ConnectionError):
         while await reader.readuntil(b"\r\n\r\n"):
             await asyncio.sleep(0.005)
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + bytes(10_000))
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + bytes(10_000)
+            )
     writer.close()
 
 
@@ -57,7 +67,9 @@ async def serve() -> None:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     await (site := web.TCPSite(runner, "127.0.0.1", 0)).start()
-    async with await asyncio.start_server(small, "127.0.0.1", 0, backlog=1000) as by_hand:
+    async with await asyncio.start_server(
+        small, "127.0.0.1", 0, backlog=1000
+    ) as by_hand:
         print(site.port, by_hand.sockets[0].getsockname()[1], flush=True)
         await asyncio.to_thread(sys.stdin.read)
     await runner.cleanup()
@@ -70,8 +82,15 @@ async def bare(session: aiohttp.ClientSession, url: str, to: str = "/dev/null") 
                 file.write(piece)
 
 
-async def save(session: aiohttp.ClientSession, store: ObjectStore, urls: list[str], concurrency: int = 8) -> None:
-    states = await Downloader(session, store, Progress(disable=True), concurrency).save_all(urls, lambda *_: None)
+async def save(
+    session: aiohttp.ClientSession,
+    store: ObjectStore,
+    urls: list[str],
+    concurrency: int = 8,
+) -> None:
+    states = await Downloader(
+        session, store, Progress(disable=True), concurrency
+    ).save_all(urls, lambda *_: None)
     assert states["saved"] == len(urls), states
 
 
@@ -82,29 +101,35 @@ async def seconds(work: Awaitable[None]) -> float:
 
 
 async def on_disk(work: Callable[[str], Awaitable[None]]) -> float:
-    """Return the seconds of work in a new folder on the disk, without those to remove it."""
+    """Return the seconds of work in a new folder on the disk, without those to remove
+    it.
+    """
     with TemporaryDirectory() as folder:
         return await seconds(work(folder))
 
 
 async def compare(rounds: int, *works: Callable[[], Awaitable[float]]) -> list[float]:
-    """Return the medians of these works' seconds, run in turns, without the first round."""
+    """Return the medians of these works' seconds, run in turns, without the first
+    round.
+    """
     times = [[await work() for work in works] for _ in range(rounds + 1)]
     return [statistics.median(column) for column in zip(*times[1:], strict=True)]
 
 
 async def peak(root: str, big: int) -> float:
-    """Return the most MB that the program held while it saved so many files of 100 MB."""
+    """Return the program's peak memory in MB while it saves `big` files of 100 MB."""
     code = (
-        "import asyncio, resource, sys; sys.path.insert(0, sys.argv[1]); from app import main;"
+        "import asyncio, resource, sys; sys.path.insert(0, sys.argv[1]); from app import main;"  # noqa: E501
         "status = asyncio.run(main(*sys.argv[3:], to=sys.argv[2]));"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr); sys.exit(status)"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr); sys.exit(status)"  # noqa: E501
     )
     with TemporaryDirectory() as folder:
         urls = [f"{root}/{n}" for n in range(big)]
         command = [sys.executable, "-c", code, sys.path[0], folder, *urls]
         pipe, nowhere = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-        process = await asyncio.create_subprocess_exec(*command, stdout=nowhere, stderr=pipe)
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=nowhere, stderr=pipe
+        )
         _, told = await process.communicate()
         assert process.returncode == 0, told
         return float(told)
@@ -112,11 +137,19 @@ async def peak(root: str, big: int) -> float:
 
 async def measure(rounds: int) -> dict[str, float]:
     pipe = asyncio.subprocess.PIPE
-    server = await asyncio.create_subprocess_exec(sys.executable, __file__, "--serve", stdin=pipe, stdout=pipe)
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, __file__, "--serve", stdin=pipe, stdout=pipe
+    )
     assert server.stdout
-    root, other = (f"http://127.0.0.1:{port.decode()}" for port in (await server.stdout.readline()).split())
+    root, other = (
+        f"http://127.0.0.1:{port.decode()}"
+        for port in (await server.stdout.readline()).split()
+    )
     thousand = [f"{other}/{n}" for n in range(1000)]
-    async with aiohttp.ClientSession() as plain, aiohttp.ClientSession(read_bufsize=2**20) as session:
+    async with (
+        aiohttp.ClientSession() as plain,
+        aiohttp.ClientSession(read_bufsize=2**20) as session,
+    ):
         with TemporaryDirectory() as folder:
 
             def many(concurrency: int, *, disk: bool) -> Awaitable[float]:
@@ -133,7 +166,9 @@ async def measure(rounds: int) -> dict[str, float]:
             lambda: seconds(bare(plain, f"{root}/1")),
             lambda: seconds(bare(session, f"{root}/1")),
             lambda: on_disk(lambda folder: bare(plain, f"{root}/1", f"{folder}/1")),
-            lambda: on_disk(lambda folder: save(session, LocalStore(folder), [f"{root}/1"])),
+            lambda: on_disk(
+                lambda folder: save(session, LocalStore(folder), [f"{root}/1"])
+            ),
         )
     memory = {f"peak MB, {n} x 100 MB": await peak(root, n) for n in (1, 20)}
     await server.communicate(b"")

@@ -2,8 +2,9 @@
 
     uv run --group bench python benchmarks/etl.py [--rounds 11] [--json FILE]
 
-The script reads with csv.DictReader, validates with the same model and writes batches of 1,000 rows with sqlite3's
-executemany; the starter has its defaults. Both fill a new SQLite file in WAL mode. Rounds alternate, medians count.
+The script reads with csv.DictReader, validates with the same model and writes batches
+of 1,000 rows with sqlite3's executemany; the starter has its defaults. Both fill a new
+SQLite file in WAL mode. Rounds alternate, medians count.
 """
 
 import argparse
@@ -27,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "templates" / "etl"
 
 from app import Sale, main
 
-UPSERT = """INSERT INTO sales VALUES (:id, :item, :day, :cents) ON CONFLICT (id) DO UPDATE
+UPSERT = """INSERT INTO sales VALUES (:id, :item, :day, :cents) ON CONFLICT (id) DO
+UPDATE
     SET item = excluded.item, day = excluded.day, cents = excluded.cents"""
 
 
@@ -36,15 +38,22 @@ def write_csv(path: Path, rows: int) -> None:
     with path.open("w") as file:
         file.write("id,item,day,cents\n")
         for n in range(1, rows + 1):
-            file.write(f"{n},tea number {n % 100},2026-05-{n % 28 + 1:02d},{n if n % 1000 else 'free'}\n")
+            file.write(
+                f"{n},tea number {n % 100},2026-05-{n % 28 + 1:02d},{n if n % 1000 else 'free'}\n"  # noqa: E501
+            )
 
 
 def straight(source: Path, folder: Path) -> None:
     """Load the sales as a script would."""
-    with closing(sqlite3.connect(folder / "straight.db")) as db, source.open(newline="") as file:
+    with (
+        closing(sqlite3.connect(folder / "straight.db")) as db,
+        source.open(newline="") as file,
+    ):
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
-        db.execute("CREATE TABLE sales (id INTEGER PRIMARY KEY, item TEXT, day TEXT, cents INTEGER)")
+        db.execute(
+            "CREATE TABLE sales (id INTEGER PRIMARY KEY, item TEXT, day TEXT, cents INTEGER)"  # noqa: E501
+        )
         rows, rejects = [], 0
         for raw in csv.DictReader(file):
             try:
@@ -65,7 +74,12 @@ def starter(source: Path, folder: Path) -> None:
     """Load the sales with the starter."""
     url = f"sqlite+aiosqlite:///{(folder / 'starter.db').as_posix()}"
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        assert asyncio.run(main(str(source), database_url=url, rejects=folder / "rejects.ndjson")) == 0
+        assert (
+            asyncio.run(
+                main(str(source), database_url=url, rejects=folder / "rejects.ndjson")
+            )
+            == 0
+        )
 
 
 def seconds(load: Callable[[Path, Path], None], source: Path) -> float:
@@ -77,7 +91,9 @@ def seconds(load: Callable[[Path, Path], None], source: Path) -> float:
 
 
 def growth(source: Path) -> None:
-    """Print how many MB a load of `source` adds to the memory that the program has at its start."""
+    """Print how many MB a load of `source` adds to the memory that the program has at
+    its start.
+    """
     before = peak()
     with TemporaryDirectory() as folder:
         starter(source, Path(folder))
@@ -85,8 +101,14 @@ def growth(source: Path) -> None:
 
 
 def peak() -> float:
-    """Return the most memory that this process has had, in MB; getrusage would count its parent's too."""
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    """Return the most memory that this process has had, in MB; getrusage would count
+    its parent's too.
+    """
+    [line] = [
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    ]
     return int(line.split()[1]) / 1024
 
 
@@ -97,9 +119,15 @@ def measure(rounds: int) -> dict[str, float]:
         write_csv(source, 200_000)
         for load in (straight, starter):
             seconds(load, source)  # warm up
-        times = [(seconds(straight, source), seconds(starter, source)) for _ in range(rounds)]
+        times = [
+            (seconds(straight, source), seconds(starter, source)) for _ in range(rounds)
+        ]
         write_csv(source, 1_000_000)
-        grown = subprocess.run([sys.executable, __file__, "--growth", source], stdout=subprocess.PIPE, check=True)
+        grown = subprocess.run(
+            [sys.executable, __file__, "--growth", source],
+            stdout=subprocess.PIPE,
+            check=True,
+        )
     return {
         "straight_rows_s": 200_000 / statistics.median(script for script, _ in times),
         "starter_rows_s": 200_000 / statistics.median(ours for _, ours in times),
@@ -119,5 +147,7 @@ if __name__ == "__main__":
     print(f"straight script   {figures['straight_rows_s']:>10,.0f} rows/s")
     print(f"etl starter       {figures['starter_rows_s']:>10,.0f} rows/s")
     print(f"ratio             {figures['throughput_ratio']:>10.2f}   (wanted: >= 0.6)")
-    print(f"memory, 1M rows   {figures['growth_mb_1m_rows']:>+10.1f} MB (wanted: <= 80)")
+    print(
+        f"memory, 1M rows   {figures['growth_mb_1m_rows']:>+10.1f} MB (wanted: <= 80)"
+    )
     harness.keep(figures, options.json)

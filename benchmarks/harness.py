@@ -10,8 +10,12 @@ T = TypeVar("T")
 
 
 def parser(doc: str | None, rounds: int | None = None) -> ArgumentParser:
-    """Return a parser with ``--json FILE`` and, if there is a default for it, ``--rounds N``."""
-    parser = ArgumentParser(description=doc, formatter_class=RawDescriptionHelpFormatter)
+    """Return a parser with ``--json FILE`` and, if there is a default for it,
+    ``--rounds N``.
+    """
+    parser = ArgumentParser(
+        description=doc, formatter_class=RawDescriptionHelpFormatter
+    )
     if rounds:
         parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--json", type=Path, help="write the results to this file")
@@ -19,7 +23,9 @@ def parser(doc: str | None, rounds: int | None = None) -> ArgumentParser:
 
 
 def in_turns(rounds: int, ways: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
-    """Go each way in turns; return what came of each round but the first, which is the warm-up."""
+    """Go each way in turns; return what came of each round but the first, which is the
+    warm-up.
+    """
     results: dict[str, list[T]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, way in ways.items():

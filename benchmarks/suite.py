@@ -17,7 +17,9 @@ def main() -> None:
     started = time.perf_counter()
     command = [sys.executable, "-m", "pytest", "-q"]
     folder = Path(__file__).resolve().parents[1]
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, stdout=subprocess.PIPE, text=True, check=False
+    )
     if done.returncode:
         sys.exit(done.stdout)
     (passed,) = re.findall(r"(\d+) passed", done.stdout.splitlines()[-1])

@@ -1,8 +1,10 @@
-"""Draw docs/timeline.svg: the same twelve requests of `api_client`, one after the other and six at a time.
+"""Draw docs/timeline.svg: the same twelve requests of `api_client`, one after the other
+and six at a time.
 
     uv run --group bench python benchmarks/timeline.py
 
-A real run against a local API whose answers take from 60 to 180 ms. Each bar is one `get_cat_fact`.
+A real run against a local API whose answers take from 60 to 180 ms. Each bar is one
+`get_cat_fact`.
 """
 
 import asyncio
@@ -16,12 +18,27 @@ import aiohttp
 import matplotlib.pyplot as plt
 from aiohttp import web
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "templates" / "api_client"))
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1] / "templates" / "api_client")
+)
 
 from app import CatFact, Fact, fetch_data
 
 TEMPLATE = Path(__file__).resolve().parents[1]
-DELAYS = (120, 80, 180, 60, 160, 120, 60, 160, 60, 140, 60, 60)  # of the answers, in milliseconds
+DELAYS = (
+    120,
+    80,
+    180,
+    60,
+    160,
+    120,
+    60,
+    160,
+    60,
+    140,
+    60,
+    60,
+)  # of the answers, in milliseconds
 WAYS = {"one after the other": 1, "six at a time": 6}
 Bars = list[tuple[float, float]]
 
@@ -41,7 +58,9 @@ class Timed(CatFact):  # type: ignore[misc]
 
 
 async def run(concurrency: int) -> Bars:
-    """Ask for the facts; return when each request began, in seconds from the first, and how long it took."""
+    """Ask for the facts; return when each request began, in seconds from the first, and
+    how long it took.
+    """
     delays = iter(DELAYS)
 
     async def fact(_request: web.Request) -> web.Response:
@@ -56,7 +75,9 @@ async def run(concurrency: int) -> Bars:
         await (site := web.TCPSite(runner, "127.0.0.1", 0)).start()
         async with aiohttp.ClientSession() as session:
             client = Timed(session, site.name)
-            facts, errors = await fetch_data(client, len(DELAYS), concurrency=concurrency)
+            facts, errors = await fetch_data(
+                client, len(DELAYS), concurrency=concurrency
+            )
     finally:
         await runner.cleanup()
     assert len(facts) == len(DELAYS), errors
@@ -78,7 +99,14 @@ def main() -> None:
         ax.invert_yaxis()
     axes[-1].set(xlabel="seconds")
     figure.savefig(TEMPLATE / "docs" / "timeline.svg", metadata={"Date": None})
-    print(json.dumps({name: max(start + took for start, took in bars) for name, bars in runs.items()}))
+    print(
+        json.dumps(
+            {
+                name: max(start + took for start, took in bars)
+                for name, bars in runs.items()
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""What it costs to train in a worker process: against the same training in a plain loop, and for who asks meanwhile.
+"""What it costs to train in a worker process: against the same training in a plain
+loop, and for who asks meanwhile.
 
-    uv run --group bench python benchmarks/training.py [--epochs 20] [--rounds 11] [--json FILE]
+    uv run --group bench python benchmarks/training.py [--epochs 20] [--rounds 11]
+    [--json FILE]
 
-Both loops take turns in one run, after a warm-up, and end with the same weights, which is checked. Each has a fresh
-process, the plain loop too, as one that has trained before trains faster. Timed is from the end of the first epoch to
-that of the last: each start of a worker costs the import of scikit-learn once, which is told apart. The status figures
-are of one client that asks every 5 ms, in a run of their own.
+Both loops take turns in one run, after a warm-up, and end with the same weights, which
+is checked. Each has a fresh process, the plain loop too, as one that has trained before
+trains faster. Timed is from the end of the first epoch to that of the last: each start
+of a worker costs the import of scikit-learn once, which is told apart. The status
+figures are of one client that asks every 5 ms, in a run of their own.
 """
 
 import asyncio
@@ -35,7 +38,9 @@ from app import Checkpoint, serve, train
 
 
 def plain_loop(epochs: int) -> Iterator[list[np.ndarray]]:
-    """The training as a script would write it: nothing saved, nobody asks, Ctrl-C loses all."""
+    """The training as a script would write it: nothing saved, nobody asks, Ctrl-C loses
+    all.
+    """
     from sklearn.datasets import load_digits
     from sklearn.metrics import log_loss
     from sklearn.neural_network import MLPClassifier
@@ -43,7 +48,14 @@ def plain_loop(epochs: int) -> Iterator[list[np.ndarray]]:
 
     x, y = shuffle(*load_digits(return_X_y=True), random_state=0)
     x = x / 16
-    model = MLPClassifier(64, solver="sgd", momentum=0, learning_rate_init=0.1, shuffle=False, random_state=0)
+    model = MLPClassifier(
+        64,
+        solver="sgd",
+        momentum=0,
+        learning_rate_init=0.1,
+        shuffle=False,
+        random_state=0,
+    )
     model.partial_fit(x[-1:], y[-1:], classes=range(10))
     for epoch in range(epochs):
         order = np.random.default_rng([0, epoch]).permutation(range(360, len(y)))
@@ -68,7 +80,9 @@ def plain(epochs: int) -> tuple[float, list[np.ndarray]]:
 
 
 async def worker(epochs: int, path: Path) -> tuple[float, float, list[np.ndarray]]:
-    """Return the seconds until the worker was up, those of all epochs but the first, and the weights."""
+    """Return the seconds until the worker was up, those of all epochs but the first,
+    and the weights.
+    """
     begin, ends, last = time.perf_counter(), [], Checkpoint()
     async with aclosing(train(last, epochs, path)) as run:
         async for checkpoint in run:
@@ -91,7 +105,10 @@ async def ask(epochs: int, path: Path) -> list[float]:
                 times.append(time.perf_counter() - begin)
                 await asyncio.sleep(0.005)
 
-    async with serve(status, 0) as url, aclosing(train(Checkpoint(), epochs, path)) as run:
+    async with (
+        serve(status, 0) as url,
+        aclosing(train(Checkpoint(), epochs, path)) as run,
+    ):
         asking: asyncio.Task[None] | None = None
         async for last in run:
             status.update(epoch=len(last.history))
@@ -111,8 +128,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(options.rounds + 1):
             seconds, weights = plain(options.epochs)
-            start, ours, same = asyncio.run(worker(options.epochs, Path(folder) / f"{turn}.npz"))
-            assert all(map(np.array_equal, weights, same)), "the two did not train the same"
+            start, ours, same = asyncio.run(
+                worker(options.epochs, Path(folder) / f"{turn}.npz")
+            )
+            assert all(map(np.array_equal, weights, same)), (
+                "the two did not train the same"
+            )
             if turn:  # the first was the warm-up
                 plains.append(seconds)
                 workers.append(ours)
@@ -125,7 +146,8 @@ def main() -> None:
         "plain_s": median(plains),
         "worker_s": median(workers),
         "ratio": median(ratios),
-        "ratio_of_best": min(workers) / min(plains),  # the least disturbed of each, for a busy machine
+        "ratio_of_best": min(workers)
+        / min(plains),  # the least disturbed of each, for a busy machine
         "start_s": median(starts),
         "status_p50_ms": 1000 * percent[49],
         "status_p99_ms": 1000 * percent[98],

@@ -1,7 +1,8 @@
 """Plant a bug into a project, run its tests, and say how that ended.
 
-A file of tests/planted is a test and, where the bug has to stand in the package, a module of it: both places get it.
-``CULPRIT`` in the file is what the guards' message has to match.
+A file of tests/planted is a test and, where the bug has to stand in the package, a
+module of it: both places get it. ``CULPRIT`` in the file is what the guards' message
+has to match.
 """
 
 import ast
@@ -35,13 +36,20 @@ def cancel_everywhere():
 
 def title(file: Path) -> str:
     """The bug, in words: the first line of the file's docstring."""
-    return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").splitlines()[0].rstrip(".")
+    return (
+        (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "")
+        .splitlines()[0]
+        .rstrip(".")
+    )
 
 
 def culprit(file: Path) -> str:
     """What the message must match for the bug to be named."""
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "CULPRIT":
+        if (
+            isinstance(node, ast.Assign)
+            and getattr(node.targets[0], "id", "") == "CULPRIT"
+        ):
             return str(ast.literal_eval(node.value))
     raise ValueError(f"{file.name} names no CULPRIT")
 
@@ -56,7 +64,10 @@ def package_of(project: Path) -> str:
 def planted(folder: Path, package: str, file: Path) -> Iterator[Path]:
     """The project with the bug in it, and after that again without."""
     text = file.read_text(encoding="utf-8").replace("app.planted", f"{package}.planted")
-    places = [folder / "planted" / "test_planted.py", folder / "src" / package / "planted.py"]
+    places = [
+        folder / "planted" / "test_planted.py",
+        folder / "src" / package / "planted.py",
+    ]
     for place in places:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text, encoding="utf-8")
@@ -66,13 +77,15 @@ def planted(folder: Path, package: str, file: Path) -> Iterator[Path]:
         for place in places:
             place.unlink()
             for compiled in (place.parent / "__pycache__").glob(f"{place.stem}.*"):
-                compiled.unlink()  # the next bug has the same name, and may have the same size and second
+                # The next bug has the same name, and may have the same size and second.
+                compiled.unlink()
 
 
 def outcome(folder: Path, python: Path, test: Path, *options: str) -> tuple[str, str]:
     """Run one test file; return "passes", "fails" or "hangs", and what pytest said.
 
-    Whether a test hangs is for pytest-timeout to say: its time begins with the test, however slowly the process starts.
+    Whether a test hangs is for pytest-timeout to say: its time begins with the test,
+    however slowly the process starts.
     """
     quiet = ("-q", "-p", "no:randomly", "-p", "no:cacheprovider")
     done = execute(folder, python, "-m", "pytest", *quiet, *options, test)
@@ -84,24 +97,36 @@ def outcome(folder: Path, python: Path, test: Path, *options: str) -> tuple[str,
 
 
 def plain_outcome(project: Path, folder: Path, file: Path) -> str:
-    """How the bug ends with ``asyncio_mode = auto`` and no more, in the environment of ``project``."""
+    """How the bug ends with ``asyncio_mode = auto`` and no more, in the environment of
+    ``project``.
+    """
     (folder / "src" / "plain").mkdir(parents=True, exist_ok=True)
     (folder / "src" / "plain" / "__init__.py").touch()
     (folder / "pyproject.toml").write_text(PLAIN, encoding="utf-8")
     (folder / "conftest.py").write_text(STAND_IN, encoding="utf-8")
     with planted(folder, "plain", file) as test:
-        return outcome(folder, tool(project, "python"), test, "--timeout=12", "--timeout-method=thread")[0]
+        return outcome(
+            folder,
+            tool(project, "python"),
+            test,
+            "--timeout=12",
+            "--timeout-method=thread",
+        )[0]
 
 
 def guarded_outcome(project: Path, file: Path) -> str:
-    """How it ends in a project of this template: only a message that names the culprit counts."""
+    """How it ends in a project of this template: only a message that names the culprit
+    counts.
+    """
     with planted(project, package_of(project), file) as test:
         ended, said = outcome(project, tool(project, "python"), test)
     named = "test_planted.py::test_" in said and re.search(culprit(file), said)
-    assert ended == "passes" or named, f"{file.name}: nothing in this names {culprit(file)!r}:\n{said}"
+    assert ended == "passes" or named, (
+        f"{file.name}: nothing in this names {culprit(file)!r}:\n{said}"
+    )
     return ended
 
 
 def row(file: Path, plain: str, guarded: str) -> str:
     """One line of the README's table."""
-    return f"| {title(file)} | {plain} | {'**fails**' if guarded == 'fails' else guarded} |"
+    return f"| {title(file)} | {plain} | {'**fails**' if guarded == 'fails' else guarded} |"  # noqa: E501

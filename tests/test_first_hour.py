@@ -47,7 +47,9 @@ def cats(render: Render, run: Run, uv: str) -> Path:
 
 
 @pytest.mark.parametrize("program", ["pre-commit", "prek"])
-def test_the_git_hooks_are_clean_on_the_first_run(cats: Path, run: Run, uv: str, program: str) -> None:
+def test_the_git_hooks_are_clean_on_the_first_run(
+    cats: Path, run: Run, uv: str, program: str
+) -> None:
     hooks = Path(sys.executable).parent / program
     path = f"{Path(uv).parent}:/usr/bin:/bin"
     told = run(cats, hooks, "run", "-a", PATH=path, UV_PYTHON=sys.executable)
@@ -55,33 +57,54 @@ def test_the_git_hooks_are_clean_on_the_first_run(cats: Path, run: Run, uv: str,
     assert run(cats, "git", "status", "--porcelain") == ""
 
 
-def test_only_the_lock_is_new_after_the_first_run(cats: Path, run: Run, uv: str) -> None:
-    tracked = subprocess.run(["git", "ls-files"], cwd=cats, capture_output=True, text=True, check=True).stdout.split()
+def test_only_the_lock_is_new_after_the_first_run(
+    cats: Path, run: Run, uv: str
+) -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=cats, capture_output=True, text=True, check=True
+    ).stdout.split()
     assert "uv.lock" in tracked  # nothing hides it: it is the user's to commit
-    assert not [name for name in tracked if "cache" in name or name.startswith((".venv", ".coverage"))]
+    assert not [
+        name
+        for name in tracked
+        if "cache" in name or name.startswith((".venv", ".coverage"))
+    ]
 
 
-def test_five_lines_turn_it_into_a_program_of_ones_own(cats: Path, tmp_path: Path, run: Run, uv: str) -> None:
+def test_five_lines_turn_it_into_a_program_of_ones_own(
+    cats: Path, tmp_path: Path, run: Run, uv: str
+) -> None:
     readme = (cats / "README.md").read_text(encoding="utf-8")
     own = readme.partition("## Make it your own")[2].partition("\n## ")[0]
     assert re.findall(r"^(\d)\. ", own, re.MULTILINE) == list("12345")
-    delete, stays = (re.search(said, own) for said in (r"`rm ([^`]+)`", r"`(\w+)` stays"))
+    delete, stays = (
+        re.search(said, own) for said in (r"`rm ([^`]+)`", r"`(\w+)` stays")
+    )
     assert delete
     assert stays
-    dependencies = tomllib.loads((cats / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-    removed = {re.split(r"[^-\w]", dependency)[0] for dependency in dependencies} - {stays[1]}
+    dependencies = tomllib.loads((cats / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]["dependencies"]
+    removed = {re.split(r"[^-\w]", dependency)[0] for dependency in dependencies} - {
+        stays[1]
+    }
     assert len(removed) == len(dependencies) - 1
 
     dogs = tmp_path / "dogs"
-    shutil.copytree(cats, dogs, ignore=shutil.ignore_patterns(".venv", ".git", ".*_cache"))
-    for pattern in delete[1].split():
+    shutil.copytree(
+        cats, dogs, ignore=shutil.ignore_patterns(".venv", ".git", ".*_cache")
+    )
+    for pattern in ["src/cats/[!_]*.py", *delete[1].split()]:
         for path in dogs.glob(pattern):
             path.unlink()
     (dogs / "src/cats/app.py").write_text(APP, encoding="utf-8")
     (dogs / "src/cats").rename(dogs / "src/dogs")
-    for name in re.findall(r"`([\w.]+)`", own.partition("where it stands:")[2].partition("\n5.")[0]):
+    step_four = own.partition("replace the name in")[2].partition("\n5.")[0]
+    for name in re.findall(r"`([\w.]+)`", step_four):
         (path,) = [*dogs.glob(name), *dogs.glob(f"src/*/{name}")]
-        path.write_text(path.read_text(encoding="utf-8").replace("cats", "dogs"), encoding="utf-8")
+        path.write_text(
+            path.read_text(encoding="utf-8").replace("cats", "dogs"), encoding="utf-8"
+        )
     (dogs / "tests/test_app.py").write_text(TEST, encoding="utf-8")
     run(dogs, uv, "remove", *removed, UV_PYTHON=sys.executable)
 

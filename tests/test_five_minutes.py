@@ -1,4 +1,6 @@
-"""What the projects' README says about loop scopes is true: the right form passes, the wrong ones fail as quoted."""
+"""What the projects' README says about loop scopes is true: the right form passes, the
+wrong ones fail as quoted.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,7 +9,9 @@ import pytest
 
 from .conftest import TEMPLATE, Run, tool
 
-FIVE_MINUTES = " ".join((TEMPLATE / "templates" / "FIVE_MINUTES.md").read_text(encoding="utf-8").split())
+FIVE_MINUTES = " ".join(
+    (TEMPLATE / "templates" / "FIVE_MINUTES.md").read_text(encoding="utf-8").split()
+)
 IMPORTS = "import asyncio\nimport pytest\nimport pytest_asyncio\n"
 RIGHT = """
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -18,7 +22,9 @@ async def pool():
 async def test_pool(pool):
     assert pool is asyncio.get_running_loop()
 """
-NO_LOOP_SCOPE = RIGHT.replace(', loop_scope="module")\nasync def pool', ")\nasync def pool")
+NO_LOOP_SCOPE = RIGHT.replace(
+    ', loop_scope="module")\nasync def pool', ")\nasync def pool"
+)
 TWO_LOOPS = """
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pool():
@@ -57,7 +63,9 @@ def folder(project: Callable[[str, str], Path]) -> Iterator[Path]:
 def outcome(folder: Path, run: Run, text: str, status: int) -> str:
     planted = folder / "tests" / "test_scopes.py"
     planted.write_text(IMPORTS + text, encoding="utf-8")
-    return " ".join(run(folder, tool(folder, "pytest"), "-q", planted, status=status).split())
+    return " ".join(
+        run(folder, tool(folder, "pytest"), "-q", planted, status=status).split()
+    )
 
 
 def test_the_right_form_is_green(folder: Path, run: Run) -> None:
@@ -69,13 +77,15 @@ def test_the_right_form_is_green(folder: Path, run: Run) -> None:
     [
         (
             NO_LOOP_SCOPE,
-            "ScopeMismatch: You tried to access the function scoped fixture _function_scoped_runner with",
+            "ScopeMismatch: You tried to access the function scoped fixture _function_scoped_runner with",  # noqa: E501
         ),
         (TWO_LOOPS, "is bound to a different event loop"),
         (FUTURE, "attached to a different loop"),
     ],
     ids=["no loop_scope", "two loops", "future"],
 )
-def test_the_wrong_form_fails_as_quoted(folder: Path, run: Run, wrong: str, quoted: str) -> None:
+def test_the_wrong_form_fails_as_quoted(
+    folder: Path, run: Run, wrong: str, quoted: str
+) -> None:
     assert quoted in FIVE_MINUTES
     assert quoted in outcome(folder, run, wrong, status=1)

@@ -1,4 +1,6 @@
-"""The guards: each planted bug turns a project's suite red and is named, and what is sound stays green."""
+"""The guards: each planted bug turns a project's suite red and is named, and what is
+sound stays green.
+"""
 
 import ast
 import re
@@ -9,7 +11,17 @@ from pathlib import Path
 import pytest
 
 from .conftest import MODES, TEMPLATE, Run, tool
-from .planting import FILES, GREEN, guarded_outcome, outcome, package_of, plain_outcome, planted, row, title
+from .planting import (
+    FILES,
+    GREEN,
+    guarded_outcome,
+    outcome,
+    package_of,
+    plain_outcome,
+    planted,
+    row,
+    title,
+)
 
 Project = Callable[[str, str], Path]
 UVLOOP = """import uvloop
@@ -20,11 +32,18 @@ def pytest_asyncio_loop_factories(config, item):
 
 
 def each(files: list[Path]) -> pytest.MarkDecorator:
-    """Each file in each mode; those of one mode run in one environment, one after the other."""
+    """Each file in each mode; those of one mode run in one environment, one after the
+    other.
+    """
     return pytest.mark.parametrize(
         ("mode", "file"),
         [
-            pytest.param(mode, file, marks=pytest.mark.xdist_group(f"guards-{mode}"), id=f"{mode}-{file.stem}")
+            pytest.param(
+                mode,
+                file,
+                marks=pytest.mark.xdist_group(f"guards-{mode}"),
+                id=f"{mode}-{file.stem}",
+            )
             for mode in MODES
             for file in files
         ],
@@ -39,7 +58,16 @@ def guarded(project: Project, run: Run, uv: str) -> Callable[[str], Path]:
         folder = project("api_client", mode)
         if not (folder / "extra").exists():
             more = ("hypothesis", "uvloop; sys_platform != 'win32'")
-            run(folder, uv, "pip", "install", "--quiet", "--python", tool(folder, "python"), *more)
+            run(
+                folder,
+                uv,
+                "pip",
+                "install",
+                "--quiet",
+                "--python",
+                tool(folder, "python"),
+                *more,
+            )
             (folder / "extra").touch()
         return folder
 
@@ -47,12 +75,16 @@ def guarded(project: Project, run: Run, uv: str) -> Callable[[str], Path]:
 
 
 @each(FILES)
-def test_a_planted_bug_turns_the_suite_red_and_is_named(guarded: Callable[[str], Path], mode: str, file: Path) -> None:
+def test_a_planted_bug_turns_the_suite_red_and_is_named(
+    guarded: Callable[[str], Path], mode: str, file: Path
+) -> None:
     assert guarded_outcome(guarded(mode), file) == "fails"
 
 
 @each(GREEN)
-def test_what_is_sound_stays_green(guarded: Callable[[str], Path], mode: str, file: Path) -> None:
+def test_what_is_sound_stays_green(
+    guarded: Callable[[str], Path], mode: str, file: Path
+) -> None:
     folder = guarded(mode)
     with planted(folder, package_of(folder), file) as test:
         ended, said = outcome(folder, tool(folder, "python"), test)
@@ -64,20 +96,28 @@ def test_coverage_raises_no_alarm(guarded: Callable[[str], Path]) -> None:
     folder = guarded("strict")
     (file,) = (file for file in GREEN if file.stem == "green_threads_and_files")
     with planted(folder, package_of(folder), file) as test:
-        ended, said = outcome(folder, tool(folder, "python"), test, "--cov", "--cov-fail-under=0")
+        ended, said = outcome(
+            folder, tool(folder, "python"), test, "--cov", "--cov-fail-under=0"
+        )
     assert ended == "passes", said
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no uvloop there")
 @pytest.mark.xdist_group("guards-auto")
-@pytest.mark.parametrize("file", [file for file in FILES if file.name < "14"], ids=lambda file: file.stem)
-def test_with_uvloop_the_bugs_are_found_too(guarded: Callable[[str], Path], file: Path) -> None:
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.name < "14"], ids=lambda file: file.stem
+)
+def test_with_uvloop_the_bugs_are_found_too(
+    guarded: Callable[[str], Path], file: Path
+) -> None:
     folder = guarded("auto")
     plugin = folder / "src" / "with_uvloop.py"
     plugin.write_text(UVLOOP, encoding="utf-8")
     try:
         with planted(folder, package_of(folder), file) as test:
-            ended, said = outcome(folder, tool(folder, "python"), test, "-p", "with_uvloop")
+            ended, said = outcome(
+                folder, tool(folder, "python"), test, "-p", "with_uvloop"
+            )
     finally:
         plugin.unlink()
     assert ended == "fails", said
@@ -90,13 +130,20 @@ def test_the_readme_says_how_the_bug_ends_without_the_guards(
     guarded: Callable[[str], Path], tmp_path: Path, file: Path
 ) -> None:
     readme = (TEMPLATE / "README.md").read_text(encoding="utf-8")
-    assert row(file, plain_outcome(guarded("strict"), tmp_path, file), "fails") in readme, "run tools.bug_table"
+    assert (
+        row(file, plain_outcome(guarded("strict"), tmp_path, file), "fails") in readme
+    ), "run tools.bug_table"
 
 
 def table() -> list[list[str]]:
-    """The rows of the table that each project's README has: bug, what catches it, how to opt out."""
+    """The rows of the table that each project's README has: bug, what catches it, how
+    to opt out.
+    """
     text = (TEMPLATE / "templates" / "GUARDS.md").read_text(encoding="utf-8")
-    return [row.strip("| ").split(" | ") for row in re.findall(r"^\| .*$", text, re.MULTILINE)[1:]]
+    return [
+        row.strip("| ").split(" | ")
+        for row in re.findall(r"^\| .*$", text, re.MULTILINE)[1:]
+    ]
 
 
 def test_the_projects_table_has_every_planted_bug_and_no_other() -> None:
@@ -107,15 +154,23 @@ def test_the_projects_table_has_every_planted_bug_and_no_other() -> None:
     assert 0 not in bugs.values(), bugs
 
 
-def test_the_projects_table_has_every_marker_and_each_way_out_is_taken_by_a_sound_test() -> None:
-    module = ast.parse((TEMPLATE / "templates" / "conftest.py").read_text(encoding="utf-8"))
+def test_the_projects_table_has_every_marker_and_each_way_out_is_taken_by_a_sound_test() -> (  # noqa: E501
+    None
+):
+    module = ast.parse(
+        (TEMPLATE / "templates" / "conftest.py").read_text(encoding="utf-8")
+    )
     (markers,) = (
         ast.literal_eval(node.value)
         for node in module.body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MARKERS"
     )
     declared = {re.split(r"\W", line)[0] for line in markers.strip().splitlines()}
-    told = {name for row in table() for name in re.findall(r"`(\w+)(?:\(\w+\))?`", " ".join(row))}
+    told = {
+        name
+        for row in table()
+        for name in re.findall(r"`(\w+)(?:\(\w+\))?`", " ".join(row))
+    }
     assert declared <= told
     sound = "".join(file.read_text(encoding="utf-8") for file in GREEN)
     ways_out = [way for _, _, last in table() for way in re.findall("`(.*?)`", last)]
@@ -125,18 +180,28 @@ def test_the_projects_table_has_every_marker_and_each_way_out_is_taken_by_a_soun
 
 
 @pytest.mark.xdist_group("guards-strict")
-@pytest.mark.parametrize("option", ["-pno:cacheprovider", "-n2", "--import-mode=importlib"])
+@pytest.mark.parametrize(
+    "option", ["-pno:cacheprovider", "-n2", "--import-mode=importlib"]
+)
 def test_the_guards_are_found_from_another_folder(
     guarded: Callable[[str], Path], run: Run, tmp_path: Path, option: str
 ) -> None:
     folder = guarded("strict")
-    told = run(tmp_path, tool(folder, "pytest"), "-q", option, folder / "tests" / "test_mocks.py")
+    told = run(
+        tmp_path,
+        tool(folder, "pytest"),
+        "-q",
+        option,
+        folder / "tests" / "test_mocks.py",
+    )
     assert re.search(r"\d+ passed", told)
 
 
 @pytest.mark.xdist_group("api_client-auto")
 def test_the_guards_stand_alone(project: Project, run: Run) -> None:
-    """Delete conftest.py and guards/, and a suite that uses none of its tools runs on plain pytest-asyncio."""
+    """Delete conftest.py and guards/, and a suite that uses none of its tools runs on
+    plain pytest-asyncio.
+    """
     folder = project("api_client", "auto")
     guards, kept = (folder / "conftest.py", folder / "guards"), folder / "kept"
     alone = folder / "tests" / "test_alone.py"

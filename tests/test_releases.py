@@ -4,13 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tools.release_notes import notes
 
 from .conftest import STARTERS, TEMPLATE, Render, Run
 
-CHANGELOG = (
-    "# Changelog\n\n## [Unreleased]\n\n## [1.2.0] - 2026-12-01\n\n### Added\n\n- News.\n\n## [1.1.0]\n\n- Old.\n"
-)
+CHANGELOG = "# Changelog\n\n## [Unreleased]\n\n## [1.2.0] - 2026-12-01\n\n### Added\n\n- News.\n\n## [1.1.0]\n\n- Old.\n"  # noqa: E501
 
 
 def test_the_notes_of_a_release_are_its_section_of_the_changelog() -> None:
@@ -33,14 +32,20 @@ def test_what_does_not_fit_is_refused(tag: str, version: str, why: str) -> None:
 
 
 def test_a_refusal_is_one_line(run: Run) -> None:
-    told = run(TEMPLATE, sys.executable, "-m", "tools.release_notes", "v0.0.0", status=1)
+    told = run(
+        TEMPLATE, sys.executable, "-m", "tools.release_notes", "v0.0.0", status=1
+    )
     assert told.count("\n") == 1
 
 
-def test_the_examples_are_one_project_of_every_starter(tmp_path: Path, run: Run, render: Render) -> None:
+def test_the_examples_are_one_project_of_every_starter(
+    tmp_path: Path, run: Run, render: Render
+) -> None:
     run(TEMPLATE, sys.executable, "-m", "tools.examples", tmp_path / "examples")
     names = [f"example-{starter.replace('_', '-')}" for starter in STARTERS]
-    assert sorted(path.name for path in (tmp_path / "examples").iterdir()) == sorted(names)
+    assert sorted(path.name for path in (tmp_path / "examples").iterdir()) == sorted(
+        names
+    )
     example, last = tmp_path / "examples" / names[-1], STARTERS[-1]
     same = render(project_name=f"Example {last}", project_slug=names[-1], starter=last)
     for path in filter(Path.is_file, same.rglob("*")):

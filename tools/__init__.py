@@ -1,4 +1,6 @@
-"""Commands that make what stands in the repository or goes with a release, and what they share."""
+"""Commands that make what stands in the repository or goes with a release, and what
+they share.
+"""
 
 import os
 import subprocess
@@ -10,20 +12,40 @@ TEMPLATE = Path(__file__).resolve().parents[1]
 
 
 def render(folder: Path, **answers: str) -> Path:
-    """Render a project into ``folder``, with the template's defaults for what is not answered; return its folder."""
+    """Render a project into ``folder``, with the template's defaults for what is not
+    answered; return its folder.
+    """
     options = {"no_input": True, "default_config": True, "output_dir": str(folder)}
     return Path(cookiecutter(str(TEMPLATE), extra_context=answers, **options))
 
 
 def outside(**changes: str) -> dict[str, str]:
-    """The environment of a user's shell: nothing of this test run leaks into a project's own."""
-    ours = ["PYTEST_", "COV_", "COVERAGE_", "PYTHONPATH", "VIRTUAL_ENV", "UV_PROJECT", "UV_RUN_RECURSION_DEPTH"]
-    ours.append("PYTHONDONTWRITEBYTECODE")  # each start would compile anew all that it imports
-    return {k: v for k, v in os.environ.items() if not k.startswith(tuple(ours))} | changes
+    """The environment of a user's shell: nothing of this test run leaks into a
+    project's own.
+    """
+    ours = [
+        "PYTEST_",
+        "COV_",
+        "COVERAGE_",
+        "PYTHONPATH",
+        "VIRTUAL_ENV",
+        "UV_PROJECT",
+        "UV_RUN_RECURSION_DEPTH",
+    ]
+    ours.append(
+        "PYTHONDONTWRITEBYTECODE"
+    )  # each start would compile anew all that it imports
+    return {
+        k: v for k, v in os.environ.items() if not k.startswith(tuple(ours))
+    } | changes
 
 
-def execute(folder: Path, *command: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command in a folder as from a user's shell; its stdout holds all that it says."""
+def execute(
+    folder: Path, *command: str | Path, **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command in a folder as from a user's shell; its stdout holds all that it
+    says.
+    """
     return subprocess.run(
         [str(part) for part in command],
         cwd=folder,

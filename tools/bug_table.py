@@ -1,4 +1,5 @@
-"""Write the README's table of bugs: plant each into plain pytest-asyncio and into a project of this template.
+"""Write the README's table of bugs: plant each into plain pytest-asyncio and into a
+project of this template.
 
 uv run python -m tools.bug_table
 """
@@ -18,8 +19,13 @@ BEGIN, END = "<!-- bug table: begin -->\n", "<!-- bug table: end -->\n"
 def main() -> None:
     with TemporaryDirectory() as out:
         project = render(Path(out))
-        subprocess.run(["uv", "sync", "-q", "--python", sys.executable], cwd=project, check=True)
-        rows = ["| planted bug | `asyncio_mode = auto` alone | with the guards |", "|---|---|---|"]
+        subprocess.run(
+            ["uv", "sync", "-q", "--python", sys.executable], cwd=project, check=True
+        )
+        rows = [
+            "| planted bug | `asyncio_mode = auto` alone | with the guards |",
+            "|---|---|---|",
+        ]
         for file in FILES:
             plain = plain_outcome(project, Path(out) / "plain", file)
             rows.append(row(file, plain, guarded_outcome(project, file)))

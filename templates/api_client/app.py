@@ -1,6 +1,7 @@
 """Ask an API for many facts at once: never too many, never for ever.
 
-Each try has a time limit, failed ones are repeated if that can help, and the run has a deadline.
+Each try has a time limit, failed ones are repeated if that can help, and the run has a
+deadline.
 To talk to your own API, change `Fact` and `CatFact`.
 """
 
@@ -23,7 +24,9 @@ from rich.progress import Progress
 
 log = logging.getLogger(__name__)
 OnFact = Callable[["Fact"], Awaitable[None]] | None
-LARGEST = 2**20  # bytes of an answer, unpacked; no fact is as long, but an answer may be endless
+LARGEST = (
+    2**20
+)  # bytes of an answer, unpacked; no fact is as long, but an answer may be endless
 
 
 class AnswerError(ValueError):
@@ -39,10 +42,14 @@ class Fact:
 
     @classmethod
     def parse(cls, body: bytes) -> "Fact":
-        """Return the fact in a JSON body; raise `AnswerError` if it holds none or is too long."""
+        """Return the fact in a JSON body; raise `AnswerError` if it holds none or is
+        too long.
+        """
         with suppress(ValueError, RecursionError):
             match len(body) <= LARGEST and loads(body):
-                case {"fact": str(fact), "length": int(length)} if not isinstance(length, bool):
+                case {"fact": str(fact), "length": int(length)} if not isinstance(
+                    length, bool
+                ):
                     return cls(fact, length)
         raise AnswerError(f"not a fact: {body[:80]!r}")
 
@@ -51,7 +58,8 @@ class Fact:
 class CatFact:
     """The Cat Facts API at `base_url`, asked through the caller's `session`.
 
-    A try may last `timeout` seconds, and a fact gets `attempts` tries. Bad values: ValueError.
+    A try may last `timeout` seconds, and a fact gets `attempts` tries. Bad values:
+    ValueError.
     """
 
     session: aiohttp.ClientSession
@@ -65,14 +73,19 @@ class CatFact:
         if not host or {*self.base_url} & {*"?#"}:
             raise ValueError("not an http(s) URL, or one with a query or a fragment")
         if not (self.timeout > 0 and self.attempts > 0):
-            raise ValueError(f"limits must be positive: {self.timeout=}, {self.attempts=}")
+            raise ValueError(
+                f"limits must be positive: {self.timeout=}, {self.attempts=}"
+            )
 
     async def get_cat_fact(self) -> Fact:
-        """Return a fact; raise AnswerError, ClientError, TimeoutError, UnicodeError (bad host)."""
+        """Return a fact; raise AnswerError, ClientError, TimeoutError, UnicodeError
+        (bad host).
+        """
         try:
             return await self._ask([])
         except (aiohttp.ClientError, TimeoutError) as error:
-            # Only a failure enters the retrier, as its first try: it costs as much as a request.
+            # Only a failure enters the retrier, as its first try: it costs as much as a
+            # request.
             retry = stamina.AsyncRetryingCaller(attempts=self.attempts, timeout=None)
             return await retry(backoff, self._ask, [error])
 
@@ -84,7 +97,9 @@ class CatFact:
             async with asyncio.timeout(self.timeout), self.session.get(url) as response:
                 response.raise_for_status()
                 body = bytearray()
-                while len(body) <= LARGEST and (piece := await response.content.readany()):
+                while len(body) <= LARGEST and (
+                    piece := await response.content.readany()
+                ):
                     body += piece
                 return Fact.parse(bytes(body))
         except TimeoutError:
@@ -92,15 +107,21 @@ class CatFact:
 
 
 def backoff(error: Exception) -> bool | float:
-    """Say if `error` is worth another try: no, yes (after a jittered pause), or in n seconds."""
+    """Say if `error` is worth another try: no, yes (after a jittered pause), or in n
+    seconds.
+    """
     if isinstance(error, aiohttp.ClientResponseError):
-        return (error.status == 429 or error.status >= 500) and retry_after(error.headers or {})
+        return (error.status == 429 or error.status >= 500) and retry_after(
+            error.headers or {}
+        )
     trouble = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
     return isinstance(error, trouble)
 
 
 def retry_after(headers: Mapping[str, str]) -> bool | float:
-    """Return the seconds that the Retry-After header asks for, True if it is missing or garbage."""
+    """Return the seconds that the Retry-After header asks for, True if it is missing or
+    garbage.
+    """
     value = headers.get("Retry-After", "")
     with suppress(ValueError, TypeError, OverflowError):
         if value.isdecimal():
@@ -112,28 +133,44 @@ def retry_after(headers: Mapping[str, str]) -> bool | float:
 
 
 def plain(text: object) -> str:
-    """Return a text as one line without escape codes: the API is a stranger on our terminal."""
+    """Return a text as one line without escape codes: the API is a stranger on our
+    terminal.
+    """
     return "".join(c if c.isprintable() else " " for c in str(text))
 
 
-async def fetch_data(
-    api: CatFact, count: int, concurrency: int = 10, deadline: float = 60.0, on_fact: OnFact = None
+async def fetch_data(  # noqa: C901
+    api: CatFact,
+    count: int,
+    concurrency: int = 10,
+    deadline: float = 60.0,
+    on_fact: OnFact = None,
 ) -> tuple[list[Fact], Counter[str]]:
-    """Get `count` facts, at most `concurrency` at a time, within `deadline` seconds in all.
+    """Get `count` facts, at most `concurrency` at a time, within `deadline` seconds in
+    all.
 
-    Returns the facts in order of arrival, and how many failed for which reason: together `count`.
-    `on_fact` is awaited with each fact as it arrives, so a slow one slows the requests down; what
+    Returns the facts in order of arrival, and how many failed for which reason:
+    together `count`.
+    `on_fact` is awaited with each fact as it arrives, so a slow one slows the requests
+    down; what
     it raises comes in an ExceptionGroup. Raises ValueError if a limit is not positive.
     """
     if not (count >= 0 and concurrency > 0 and deadline > 0):
-        raise ValueError(f"limits must be positive: {count=}, {concurrency=}, {deadline=}")
+        raise ValueError(
+            f"limits must be positive: {count=}, {concurrency=}, {deadline=}"
+        )
     facts, errors, turns = list[Fact](), Counter[str](), iter(range(count))
 
     async def work() -> None:
         for _ in turns:  # one iterator for all workers: each takes the next turn
             try:
                 fact = await api.get_cat_fact()
-            except (aiohttp.ClientError, TimeoutError, AnswerError, UnicodeError) as error:
+            except (
+                aiohttp.ClientError,
+                TimeoutError,
+                AnswerError,
+                UnicodeError,
+            ) as error:
                 errors[f"{type(error).__name__}: {error}"] += 1
             else:
                 if on_fact:
@@ -142,11 +179,14 @@ async def fetch_data(
 
     try:
         async with asyncio.timeout(deadline), asyncio.TaskGroup() as workers:
-            # Ten workers get 10,000 facts with ten tasks; a semaphore would need 10,000 of them.
+            # Ten workers get 10,000 facts with ten tasks; a semaphore would need 10,000
+            # of them.
             for _ in range(min(concurrency, count)):
                 workers.create_task(work())
     except TimeoutError:
-        errors += Counter({f"not there after {deadline:g} s": count - len(facts) - errors.total()})
+        errors += Counter(
+            {f"not there after {deadline:g} s": count - len(facts) - errors.total()}
+        )
     return facts, errors
 
 
@@ -172,11 +212,18 @@ async def main(
         json: Print one JSON object a line.
     """
     stamina.instrumentation.set_on_retry_hooks(
-        [lambda it: log.warning("next try in %.1f s: %s", it.wait_for, plain(it.caused_by))]
+        [
+            lambda it: log.warning(
+                "next try in %.1f s: %s", it.wait_for, plain(it.caused_by)
+            )
+        ]
     )
-    # rich draws on stderr, and may take over stdout only where both are the same screen.
+    # rich draws on stderr, and may take over stdout only where both are the same
+    # screen.
     screen, same = sys.stderr.isatty(), sys.stdout.isatty()
-    bar = Progress(console=Console(stderr=True), disable=not screen, redirect_stdout=same)
+    bar = Progress(
+        console=Console(stderr=True), disable=not screen, redirect_stdout=same
+    )
     task = bar.add_task("facts", total=count)
 
     async def show(fact: Fact) -> None:
@@ -185,7 +232,10 @@ async def main(
         if bar.disable and (done := bar.tasks[0].completed) % max(1, count // 10) == 0:
             log.info("%d of %d facts", done, count)
 
-    pool, timeouts = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout()  # the options limit it
+    pool, timeouts = (
+        aiohttp.TCPConnector(limit=0),
+        aiohttp.ClientTimeout(),
+    )  # the options limit it
     async with aiohttp.ClientSession(connector=pool, timeout=timeouts) as session:
         try:
             api = CatFact(session, base_url, timeout=timeout, attempts=attempts)
@@ -196,5 +246,8 @@ async def main(
             _, errors = await fetch_data(api, count, concurrency, deadline, show)
     if errors:
         reasons = "; ".join(f"{n} x {why}" for why, n in errors.most_common(3))
-        print(f"{errors.total()} of {count} facts failed: {plain(reasons)}", file=sys.stderr)
+        print(
+            f"{errors.total()} of {count} facts failed: {plain(reasons)}",
+            file=sys.stderr,
+        )
     return 1 if errors else 0

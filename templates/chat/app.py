@@ -1,6 +1,8 @@
-"""A chat room on one page: WebSockets, a bot that streams its answers, and limits that hold.
+"""A chat room on one page: WebSockets, a bot that streams its answers, and limits that
+hold.
 
-Who is slow or rude has to go and is told why; the others do not notice. The bot's mind is `reply`.
+Who is slow or rude has to go and is told why; the others do not notice. The bot's mind
+is `reply`.
 """
 
 import asyncio
@@ -22,12 +24,16 @@ from cyclopts import Parameter, types, validators
 
 log = logging.getLogger(__name__)
 PAGE = Path(__file__).with_name("page.html").read_text("utf-8")
-LIMIT = Parameter(validator=validators.Number(gt=0, lte=10**9))  # the system takes no much larger
-POLICY = "default-src 'nonce-{}'; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+LIMIT = Parameter(
+    validator=validators.Number(gt=0, lte=10**9)
+)  # the system takes no much larger
+POLICY = "default-src 'nonce-{}'; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"  # noqa: E501
 
 
 async def reply(text: str) -> AsyncGenerator[str, None]:
-    """Yield the bot's answer to `text` word by word: the one function to replace with a model."""
+    """Yield the bot's answer to `text` word by word: the one function to replace with a
+    model.
+    """
     for word in ("Backwards that is:", *reversed(text.split())):
         await asyncio.sleep(0.2)  # thinking
         yield f"{word} "
@@ -35,7 +41,9 @@ async def reply(text: str) -> AsyncGenerator[str, None]:
 
 @dataclass
 class Client:
-    """Somebody in the room. When the `leash` is pulled they have to go, for the reason `why`."""
+    """Somebody in the room. When the `leash` is pulled they have to go, for the reason
+    `why`.
+    """
 
     name: str
     ws: web.WebSocketResponse
@@ -47,43 +55,73 @@ class Client:
 @Parameter(name="*")
 @dataclass(kw_only=True)
 class Room:
-    """Everybody hears what somebody says. Raises ValueError unless 0 < each limit <= 10**9."""
+    """Everybody hears what somebody says. Raises ValueError unless 0 < each limit <=
+    10**9.
+    """
 
-    clients: Annotated[int, LIMIT, Parameter(help="Most clients; the next gets 503.")] = 500
-    message_size: Annotated[int, LIMIT, Parameter(help="Most bytes in a message.")] = 2000
-    rate: Annotated[int, LIMIT, Parameter(help="Most messages of a client in a second.")] = 10
-    outbox: Annotated[int, LIMIT, Parameter(help="Most bytes that wait for a client.")] = 65536
-    answers: Annotated[int, LIMIT, Parameter(help="Most answers of the bot at a time.")] = 4
-    answer_time: Annotated[float, LIMIT, Parameter(help="Seconds that one may last.")] = 60.0
-    grace: Annotated[float, LIMIT, Parameter(help="Seconds for the goodbyes at the end.")] = 5.0
-    reply: Annotated[Callable[[str], AsyncGenerator[str, None]], Parameter(parse=False)] = reply
+    clients: Annotated[
+        int, LIMIT, Parameter(help="Most clients; the next gets 503.")
+    ] = 500
+    message_size: Annotated[int, LIMIT, Parameter(help="Most bytes in a message.")] = (
+        2000
+    )
+    rate: Annotated[
+        int, LIMIT, Parameter(help="Most messages of a client in a second.")
+    ] = 10
+    outbox: Annotated[
+        int, LIMIT, Parameter(help="Most bytes that wait for a client.")
+    ] = 65536
+    answers: Annotated[
+        int, LIMIT, Parameter(help="Most answers of the bot at a time.")
+    ] = 4
+    answer_time: Annotated[
+        float, LIMIT, Parameter(help="Seconds that one may last.")
+    ] = 60.0
+    grace: Annotated[
+        float, LIMIT, Parameter(help="Seconds for the goodbyes at the end.")
+    ] = 5.0
+    reply: Annotated[
+        Callable[[str], AsyncGenerator[str, None]], Parameter(parse=False)
+    ] = reply
 
     def __post_init__(self) -> None:
-        if wrong := [it for it, n in vars(self).items() if it != "reply" and not 0 < n <= 10**9]:
+        if wrong := [
+            it for it, n in vars(self).items() if it != "reply" and not 0 < n <= 10**9
+        ]:
             raise ValueError(f"must be above 0, and at most 10**9: {', '.join(wrong)}")
-        self._names, self._numbers = {"bot"}, count(2)  # the names of all, and the bot's
+        self._names, self._numbers = (
+            {"bot"},
+            count(2),
+        )  # the names of all, and the bot's
         self._inside, self._asking = dict[str, Client](), set[str]()
 
     def application(self) -> web.Application:
         """Return the web application around this room: `/`, `/ws` and `/healthz`."""
         app, get = web.Application(), web.get
-        app.add_routes([get("/", _page), get("/ws", self._join), get("/healthz", self._health)])
+        app.add_routes(
+            [get("/", _page), get("/ws", self._join), get("/healthz", self._health)]
+        )
         app.on_shutdown.append(self._drain)
         return app
 
     async def _join(self, request: web.Request) -> web.WebSocketResponse:
         origin, wish = request.headers.get("Origin"), request.query.get("name", "")
-        if origin and origin.partition("://")[2] != request.host:  # only browsers send an Origin
+        if (
+            origin and origin.partition("://")[2] != request.host
+        ):  # only browsers send an Origin
             raise web.HTTPForbidden(text=f"not from {origin}")
         if len(self._names) > self.clients or not (transport := request.transport):
-            raise web.HTTPServiceUnavailable(headers={"Retry-After": "10"}, text="the room is full")
+            raise web.HTTPServiceUnavailable(
+                headers={"Retry-After": "10"}, text="the room is full"
+            )
         ws = web.WebSocketResponse(
             timeout=self.grace / 2,
             heartbeat=30.0,
             autoping=False,
             compress=False,
             max_msg_size=self.message_size + 1,  # aiohttp takes only less than that
-            writer_limit=sys.maxsize,  # sending never waits: `_send` looks after the bound
+            # Sending never waits: `_send` looks after the bound.
+            writer_limit=sys.maxsize,
         )
         wish = "".join(filter(str.isprintable, wish)).strip()[:20] or "guest"
         while (name := wish).casefold() in self._names:
@@ -91,18 +129,25 @@ class Room:
         self._names.add(name.casefold())
         try:
             await ws.prepare(request)
-            kept = min(self.outbox, 2**20)  # by the kernel, for whoever does not read: not more
+            kept = min(
+                self.outbox, 2**20
+            )  # by the kernel, for whoever does not read: not more
             transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, kept)
-            client = self._inside[name] = Client(name, ws, transport, asyncio.timeout(None))
+            client = self._inside[name] = Client(
+                name, ws, transport, asyncio.timeout(None)
+            )
             with suppress(TimeoutError):
                 async with client.leash, asyncio.TaskGroup() as answers:
                     await self._listen(client, answers)
-            await ws.close(code=client.why[0], message=client.why[1].encode(), drain=False)
+            await ws.close(
+                code=client.why[0], message=client.why[1].encode(), drain=False
+            )
         finally:
             self._names.discard(name.casefold())
             self._inside.pop(name, None)
             if transport.get_write_buffer_size():
-                transport.abort()  # a polite close would wait until the client reads: for ever
+                # A polite close would wait until the client reads: for ever.
+                transport.abort()
         return ws
 
     async def _listen(self, client: Client, answers: asyncio.TaskGroup) -> None:
@@ -111,25 +156,36 @@ class Room:
         async for message in client.ws:
             times.append(asyncio.get_running_loop().time())
             if len(times) > self.rate and times[-1] - times[0] < 1:
-                return self._drop(client, WSCloseCode.POLICY_VIOLATION, "too many messages")
+                return self._drop(
+                    client, WSCloseCode.POLICY_VIOLATION, "too many messages"
+                )
             if message.type is WSMsgType.PING:
                 await self._send(client, message.data, WSMsgType.PONG)
             elif message.type is WSMsgType.TEXT and (text := message.data.strip()):
                 await self.tell(type="message", name=client.name, text=text)
                 if text.split()[0].rstrip(",:").lower() == "@bot":
-                    await self._ask(client, "".join(text.split(maxsplit=1)[1:]), answers)
+                    await self._ask(
+                        client, "".join(text.split(maxsplit=1)[1:]), answers
+                    )
         self._drop(client, WSCloseCode.OK, "goodbye")  # the leash holds its answer, too
 
-    async def _ask(self, client: Client, question: str, answers: asyncio.TaskGroup) -> None:
+    async def _ask(
+        self, client: Client, question: str, answers: asyncio.TaskGroup
+    ) -> None:
         if client.name in self._asking or len(self._asking) >= self.answers:
-            return await self.tell(client, type="notice", text="The bot is busy: ask again later.")
+            return await self.tell(
+                client, type="notice", text="The bot is busy: ask again later."
+            )
         self._asking.add(client.name)
         answer = answers.create_task(self._answer(next(self._numbers), question))
         answer.add_done_callback(lambda _: self._asking.discard(client.name))
 
     async def _answer(self, number: int, question: str) -> None:
         try:
-            async with asyncio.timeout(self.answer_time), aclosing(self.reply(question)) as words:
+            async with (
+                asyncio.timeout(self.answer_time),
+                aclosing(self.reply(question)) as words,
+            ):
                 async for word in words:
                     await self.tell(type="word", id=number, name="bot", text=word)
         except Exception:  # whatever the model does, the room goes on
@@ -139,13 +195,17 @@ class Room:
             await self.tell(type="end", id=number)
 
     async def tell(self, *only: Client, **message: str | int) -> None:
-        """Send a message to everybody, or to these clients `only`, and wait for none of them."""
+        """Send a message to everybody, or to these clients `only`, and wait for none of
+        them.
+        """
         data = json.dumps(message).encode()
         for client in only or tuple(self._inside.values()):
             await self._send(client, data)
         await asyncio.sleep(0)  # nothing above waits: now it is the others' turn
 
-    async def _send(self, client: Client, data: bytes, kind: WSMsgType = WSMsgType.TEXT) -> None:
+    async def _send(
+        self, client: Client, data: bytes, kind: WSMsgType = WSMsgType.TEXT
+    ) -> None:
         try:  # the outbox is what the transport could not write yet
             if client.transport.get_write_buffer_size() <= self.outbox:
                 return await client.ws.send_frame(data, kind)
@@ -182,12 +242,19 @@ async def main(
 ) -> int:
     """Run a chat room with a bot: open its address in some browsers."""
     room = room or Room()
-    app, half = room.application(), room.grace / 2  # aiohttp waits twice for its handlers
+    app, half = (
+        room.application(),
+        room.grace / 2,
+    )  # aiohttp waits twice for its handlers
     # A connection that asks for nothing is closed after 15 s: it takes a place, too.
-    runner = web.AppRunner(app, access_log=None, keepalive_timeout=15, shutdown_timeout=half)
+    runner = web.AppRunner(
+        app, access_log=None, keepalive_timeout=15, shutdown_timeout=half
+    )
     try:
         await runner.setup()
-        await (site := web.TCPSite(runner, host or "127.0.0.1", port)).start()  # "" is everywhere
+        await (
+            site := web.TCPSite(runner, host or "127.0.0.1", port)
+        ).start()  # "" is everywhere
         print(f"listening on {site.name}")
         # A signal cancels the wait: that is the order to drain, and a success.
         with suppress(asyncio.CancelledError, TimeoutError):

@@ -1,4 +1,6 @@
-"""Checksum every file of a folder tree, here or on a fleet: the broker's URL alone says where."""
+"""Checksum every file of a folder tree, here or on a fleet: the broker's URL alone says
+where.
+"""
 
 import asyncio
 import hashlib
@@ -19,14 +21,22 @@ from rich.console import Console
 from rich.progress import Progress
 
 log = logging.getLogger(__name__)
-QUEUE = __name__.replace(".", "-")  # on the broker, where other programs have other names
-Seconds = Annotated[float, Parameter(validator=validators.Number(gt=0, lte=1e9))]  # not inf
-steadily = stamina.AsyncRetryingCaller(None, None, 0.02, 0.5, 0.05).on(lambda _: go_on())
+QUEUE = __name__.replace(
+    ".", "-"
+)  # on the broker, where other programs have other names
+Seconds = Annotated[
+    float, Parameter(validator=validators.Number(gt=0, lte=1e9))
+]  # not inf
+steadily = stamina.AsyncRetryingCaller(None, None, 0.02, 0.5, 0.05).on(
+    lambda _: go_on()
+)
 
 
 @taskiq.async_shared_broker.task
 async def describe(path: str) -> dict[str, int | str]:
-    """Return the size and checksum of a file. Done twice, as may happen, it does no harm."""
+    """Return the size and checksum of a file. Done twice, as may happen, it does no
+    harm.
+    """
     digest, size = hashlib.sha256(), 0
     with await asyncio.to_thread(open, path, "rb") as file:
         while chunk := await asyncio.to_thread(file.read, 1 << 20):
@@ -35,9 +45,12 @@ async def describe(path: str) -> dict[str, int | str]:
     return {"size": size, "sha256": digest.hexdigest()}
 
 
-def go_on() -> bool:  # `steadily` is for ever, as a broker may be away: whoever waits sets a limit
+def go_on() -> (
+    bool
+):  # `steadily` is for ever, as a broker may be away: whoever waits sets a limit
     if (me := asyncio.current_task()) and me.cancelling():
-        raise asyncio.CancelledError  # libraries swallow it, or take it for an error of the task
+        # Libraries swallow it, or take it for an error of the task.
+        raise asyncio.CancelledError
     return True
 
 
@@ -50,10 +63,14 @@ async def run(
     attempts: int = 3,
     result_ttl: float = 3600.0,
 ) -> None:
-    """Do `task` for all `items`, at most `concurrency` at a time and each at most `attempts` times;
-    report each once, with its result or an exception. ValueError if a limit is not positive."""
+    """Do `task` for all `items`, at most `concurrency` at a time and each at most
+    `attempts` times;
+    report each once, with its result or an exception. ValueError if a limit is not
+    positive."""
     if not min(concurrency, attempts, result_ttl) > 0:
-        raise ValueError(f"must be positive: {concurrency=}, {attempts=}, {result_ttl=}")
+        raise ValueError(
+            f"must be positive: {concurrency=}, {attempts=}, {result_ttl=}"
+        )
     free = asyncio.Semaphore(concurrency)
 
     @stamina.retry(on=(RuntimeError, TimeoutError), attempts=attempts, timeout=None)
@@ -74,20 +91,30 @@ async def run(
 
     async with asyncio.TaskGroup() as group:
         for item in items:
-            await free.acquire()  # before there is a task: 10,000 items do not mean 10,000 waiters
+            await (
+                free.acquire()
+            )  # before there is a task: 10,000 items do not mean 10,000 waiters
             group.create_task(work(item)).add_done_callback(lambda _: free.release())
 
 
 class Results(taskiq.AsyncResultBackend[Any]):
-    """Results in a JetStream bucket: those of taskiq-nats may hang when the broker restarts."""
+    """Results in a JetStream bucket: those of taskiq-nats may hang when the broker
+    restarts.
+    """
 
     bucket: Any
 
     async def set_result(self, task_id: str, result: taskiq.TaskiqResult[Any]) -> None:
-        await steadily(self.bucket.put, task_id, result.model_dump_json(fallback=str).encode())
+        await steadily(
+            self.bucket.put, task_id, result.model_dump_json(fallback=str).encode()
+        )
 
-    async def get_result(self, task_id: str, with_logs: bool = False) -> taskiq.TaskiqResult[Any]:
-        return taskiq.TaskiqResult.model_validate_json((await self.bucket.get(task_id)).value)
+    async def get_result(
+        self, task_id: str, with_logs: bool = False
+    ) -> taskiq.TaskiqResult[Any]:
+        return taskiq.TaskiqResult.model_validate_json(
+            (await self.bucket.get(task_id)).value
+        )
 
     async def is_result_ready(self, task_id: str) -> bool:
         return bool(await self.get_result(task_id))
@@ -97,10 +124,16 @@ class Results(taskiq.AsyncResultBackend[Any]):
 async def connected(
     url: str, places: int = 32, result_ttl: float = 3600.0, redeliver: float = 300.0
 ) -> AsyncIterator[taskiq.AsyncBroker]:
-    """Connect to the broker at `url`, or raise what its library does; then disconnect."""
+    """Connect to the broker at `url`, or raise what its library does; then
+    disconnect.
+    """
     match url.partition("://")[0]:
-        case "memory":  # a result stays until others push it out: each submitter needs a place
-            broker: Any = taskiq.InMemoryBroker(await_inplace=True, max_stored_results=places)
+        case (
+            "memory"
+        ):  # a result stays until others push it out: each submitter needs a place
+            broker: Any = taskiq.InMemoryBroker(
+                await_inplace=True, max_stored_results=places
+            )
         case "nats" | "tls":
             from nats.js import api
             from taskiq_nats import PullBasedJetStreamBroker
@@ -111,20 +144,36 @@ async def connected(
 
             broker = PullBasedJetStreamBroker(
                 *(url, QUEUE, QUEUE, None, QUEUE),
-                stream_config=api.StreamConfig(retention=api.RetentionPolicy.WORK_QUEUE),
-                consumer_config=api.ConsumerConfig(durable_name=QUEUE, ack_wait=redeliver),
-                pull_consume_timeout=1.0,  # then asks again: a broker that restarts forgets it
+                stream_config=api.StreamConfig(
+                    retention=api.RetentionPolicy.WORK_QUEUE
+                ),
+                consumer_config=api.ConsumerConfig(
+                    durable_name=QUEUE, ack_wait=redeliver
+                ),
+                # Then asks again: a broker that restarts forgets it.
+                pull_consume_timeout=1.0,
                 disconnected_cb=partial(tell, "gone; tasks wait until it is back"),
                 reconnected_cb=partial(tell, "back; the work goes on"),
-                **dict[str, Any](max_reconnect_attempts=-1, reconnect_time_wait=0.5, error_cb=tell),
+                **dict[str, Any](
+                    max_reconnect_attempts=-1, reconnect_time_wait=0.5, error_cb=tell
+                ),
             ).with_result_backend(Results())
         case "redis" | "rediss":
             from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
-            wait: Any = {"idle_timeout": int(redeliver * 1000), "unacknowledged_lock_timeout": 10}
-            broker = RedisStreamBroker(url, QUEUE, xread_count=1, maxlen=100_000, **wait)
-            broker.result_backend = RedisAsyncResultBackend(url, result_ex_time=int(result_ttl) + 1)
-            broker.result_backend.serializer = taskiq.serializers.JSONSerializer()  # not pickle
+            wait: Any = {
+                "idle_timeout": int(redeliver * 1000),
+                "unacknowledged_lock_timeout": 10,
+            }
+            broker = RedisStreamBroker(
+                url, QUEUE, xread_count=1, maxlen=100_000, **wait
+            )
+            broker.result_backend = RedisAsyncResultBackend(
+                url, result_ex_time=int(result_ttl) + 1
+            )
+            broker.result_backend.serializer = (
+                taskiq.serializers.JSONSerializer()
+            )  # not pickle
         case _:
             raise ValueError("not memory://, nats://host or redis://host")
     await asyncio.wait_for(broker.startup(), 10)
@@ -135,10 +184,12 @@ async def connected(
             broker.result_backend.bucket = await broker.js.key_value(QUEUE)
         yield broker
     finally:
-        await asyncio.gather(broker.shutdown(), return_exceptions=True)  # it may be gone
+        await asyncio.gather(
+            broker.shutdown(), return_exceptions=True
+        )  # it may be gone
 
 
-async def main(
+async def main(  # noqa: C901
     folder: Path = Path(),
     *,
     worker: bool = False,
@@ -154,41 +205,65 @@ async def main(
         folder: The folder; with workers, one that all machines see under this name.
         worker: Do the tasks that others submit, until stopped.
         broker_url: Where tasks go: memory:// (this process), nats://host or redis://host.
-        concurrency: Most tasks at a time: submitted and not yet done, or done by this worker.
+        concurrency: Most tasks at a time: submitted and not yet done, or done by this
+        worker.
         attempts: Most tries for one file.
         result_ttl: Seconds that a result is kept, and waited for.
         redeliver: Seconds after which a task not yet done is given to another worker.
     """
-    for library in ("stamina", "taskiq"):  # for a worker's log; here, results tell the same
-        logging.getLogger(library).setLevel(logging.INFO if worker else logging.CRITICAL)
-    failed, root = dict[str, str](), await asyncio.to_thread(folder.resolve)  # as others know it
-    walk = os.walk(root, onerror=lambda error: failed.update({str(error.filename): str(error)}))
+    for library in (
+        "stamina",
+        "taskiq",
+    ):  # for a worker's log; here, results tell the same
+        logging.getLogger(library).setLevel(
+            logging.INFO if worker else logging.CRITICAL
+        )
+    failed, root = (
+        dict[str, str](),
+        await asyncio.to_thread(folder.resolve),
+    )  # as others know it
+    walk = os.walk(
+        root, onerror=lambda error: failed.update({str(error.filename): str(error)})
+    )
     paths = (os.path.join(parent, name) for parent, _, names in walk for name in names)
     connection = connected(broker_url, concurrency, result_ttl, redeliver)
     async with AsyncExitStack() as stack:
         try:
             broker = await stack.enter_async_context(connection)
             if worker and isinstance(broker, taskiq.InMemoryBroker):
-                raise ValueError("nobody else reaches it: a worker needs another --broker-url")
+                raise ValueError(
+                    "nobody else reaches it: a worker needs another --broker-url"
+                )
         except Exception as error:  # each broker's library has its own
             print(f"no broker at {broker_url}: {error!r}", file=sys.stderr)
             return 1
         if worker:
-            tasks = taskiq.receiver.Receiver(broker, None, True, concurrency, run_startup=False)
+            tasks = taskiq.receiver.Receiver(
+                broker, None, True, concurrency, run_startup=False
+            )
             async with asyncio.TaskGroup() as group:
                 group.create_task(steadily(tasks.listen, stop := asyncio.Event()))
-                with suppress(asyncio.CancelledError):  # others wait for what was begun: finish it
+                with suppress(
+                    asyncio.CancelledError
+                ):  # others wait for what was begun: finish it
                     await stop.wait()
                 stop.set()
             return 0
         found = await asyncio.to_thread(lambda: sorted(filter(os.path.isfile, paths)))
-        screen, same = sys.stderr.isatty(), sys.stdout.isatty()  # rich may take over stdout if same
-        bar = Progress(console=Console(stderr=True), disable=not screen, redirect_stdout=same)
+        screen, same = (
+            sys.stderr.isatty(),
+            sys.stdout.isatty(),
+        )  # rich may take over stdout if same
+        bar = Progress(
+            console=Console(stderr=True), disable=not screen, redirect_stdout=same
+        )
         task = stack.enter_context(bar).add_task("files", total=len(found))
 
         def report(path: str, result: dict[str, Any] | Exception) -> None:
             if isinstance(result, Exception):
-                result = {"error": failed.setdefault(path, str(result) or "no result in time")}
+                result = {
+                    "error": failed.setdefault(path, str(result) or "no result in time")
+                }
             print(dumps({"path": Path(path).relative_to(root).as_posix(), **result}))
             bar.advance(task)
             if bar.disable and bar.tasks[0].completed % max(1, len(found) // 10) == 0:

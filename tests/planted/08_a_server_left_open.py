@@ -7,7 +7,9 @@ import pytest
 CULPRIT = r"unclosed (resource|<socket.socket)"
 
 
-async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None: ...
+async def handle(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None: ...
 
 
 @pytest.mark.asyncio

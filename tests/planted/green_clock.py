@@ -44,11 +44,15 @@ async def test_a_thread_takes_real_time() -> None:
         await asyncio.to_thread(time.sleep, 0.3)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="its selector loop has no processes")
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="its selector loop has no processes"
+)
 @pytest.mark.asyncio
 async def test_a_process_takes_real_time() -> None:
     async with asyncio.timeout(0.2):
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", "print(1)", stdout=-1)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", "print(1)", stdout=-1
+        )
         assert await process.communicate() == (b"1\n", None) or sys.platform == "win32"
         process = await asyncio.create_subprocess_shell("exit 3")
         assert await process.wait() == 3
@@ -56,13 +60,18 @@ async def test_a_process_takes_real_time() -> None:
 
 @pytest.mark.asyncio
 async def test_sockets_of_this_process() -> None:
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         await asyncio.sleep(5)
         writer.write(await reader.readline())
         writer.close()
         await writer.wait_closed()
 
-    async with asyncio.timeout(6), await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+    async with (
+        asyncio.timeout(6),
+        await asyncio.start_server(handle, "127.0.0.1", 0) as server,
+    ):
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         writer.write(b"hello\n")
         assert await reader.read() == b"hello\n"
@@ -76,7 +85,9 @@ async def test_sockets_of_this_process() -> None:
 async def test_a_sockets_own_callbacks_keep_their_place() -> None:
     """However the tasks take turns: a connection is not used before the loop has finished with opening it."""
 
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         writer.write(await reader.readline())
         writer.close()
         await writer.wait_closed()
@@ -88,7 +99,10 @@ async def test_a_sockets_own_callbacks_keep_their_place() -> None:
         writer.close()
         await writer.wait_closed()
 
-    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server, asyncio.TaskGroup() as group:
+    async with (
+        await asyncio.start_server(handle, "127.0.0.1", 0) as server,
+        asyncio.TaskGroup() as group,
+    ):
         for _ in range(8):
             group.create_task(ask(server.sockets[0].getsockname()))
 
@@ -119,7 +133,9 @@ async def test_a_shuffled_loop_keeps_contexts_queues_and_locks() -> None:
 
 
 @pytest.mark.asyncio
-async def test_cancel_everywhere(cancel_everywhere: Callable[..., Awaitable[int]]) -> None:
+async def test_cancel_everywhere(
+    cancel_everywhere: Callable[..., Awaitable[int]],
+) -> None:
     state: list[str] = []
 
     async def work() -> None:

@@ -36,7 +36,10 @@ async def test_autospec() -> None:
 
 @pytest.mark.asyncio
 async def test_specs() -> None:
-    assert await AsyncMock(spec=Mailer, **{"send.return_value": "sent"}).send("you") == "sent"
+    assert (
+        await AsyncMock(spec=Mailer, **{"send.return_value": "sent"}).send("you")
+        == "sent"
+    )
     assert await AsyncMock(wraps=Mailer()).send("you") == "you"
     assert MagicMock(Mailer).name() is not MagicMock(spec_set=Mailer("x")).name()
     assert Mock(spec=["name"]).name()
@@ -50,7 +53,10 @@ async def test_patches_stubs_and_spies(mocker: MockerFixture) -> None:
     spy = mocker.spy(Mailer, "send")
     assert await Mailer().send("you") == "you"
     spy.assert_awaited_once()
-    with patch.object(Mailer, "name", autospec=True), patch.object(Mailer, "send") as send:
+    with (
+        patch.object(Mailer, "name", autospec=True),
+        patch.object(Mailer, "send") as send,
+    ):
         await Mailer().send("me")
     send.assert_awaited_once_with("me")
     mocker.patch.object(Mailer, "name", autospec=True, return_value="patched")

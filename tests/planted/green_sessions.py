@@ -17,7 +17,9 @@ class Peer:
         self.address = self.server.sockets[0].getsockname()
         self.ticker = asyncio.create_task(asyncio.sleep(600))
 
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         while line := await reader.readline():
             writer.write(line)
             await writer.drain()

@@ -48,7 +48,9 @@ async def test_a_log_file(log_file: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_an_import_in_a_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_import_in_a_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = "import time\nend = time.thread_time() + 0.7\nwhile time.thread_time() < end: pass\n"
     (tmp_path / "slow_to_import.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)

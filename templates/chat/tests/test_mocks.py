@@ -1,0 +1,227 @@
+"""AsyncMock by example: clients and bots that real ones could hardly be made to be."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+from unittest.mock import ANY, AsyncMock, MagicMock, call, create_autospec
+
+import aiohttp
+import pytest
+from aiohttp import WSMsgType, web
+from pytest_mock import MockerFixture
+from yarl import URL
+
+from chat.app import Client, Room, reply
+
+Enter = Callable[..., Awaitable[aiohttp.ClientWebSocketResponse]]
+
+
+# Reading a big class for its spec takes long: a fixture that is not async does it off
+# the loop.
+
+
+@pytest.fixture
+def ws() -> Any:
+    """A mock that takes only what a server's WebSocket takes."""
+    return create_autospec(web.WebSocketResponse, instance=True)
+
+
+@pytest.fixture
+def other_ws() -> Any:
+    """Another one."""
+    return create_autospec(web.WebSocketResponse, instance=True)
+
+
+@pytest.fixture
+def transport() -> Any:
+    """A transport that has nothing left to write."""
+    transport = create_autospec(asyncio.Transport, instance=True)
+    transport.get_write_buffer_size.return_value = 0
+    return transport
+
+
+def client(ws: Any, transport: Any) -> Client:
+    """Return somebody made of mocks."""
+    return Client("somebody", ws, transport, asyncio.timeout(None))
+
+
+def notice(text: str) -> tuple[bytes, WSMsgType]:
+    """Return what a WebSocket is given to send for a notice."""
+    return json.dumps({"type": "notice", "text": text}).encode(), WSMsgType.TEXT
+
+
+# The spec says what is async and what is not.
+
+
+@pytest.mark.asyncio
+async def test_a_mock_with_a_spec_records_what_was_awaited(
+    ws: Any, transport: Any
+) -> None:
+    await Room().tell(client(ws, transport), type="notice", text="Hello")
+    ws.send_frame.assert_awaited_once_with(*notice("Hello"))
+
+
+def test_a_mock_with_a_spec_refuses_typos_and_wrong_arguments(ws: Any) -> None:
+    with pytest.raises(AttributeError, match="send_farme"):
+        ws.send_farme(b"Hello", WSMsgType.TEXT)
+    with pytest.raises(TypeError, match="missing a required argument: 'opcode'"):
+        ws.send_frame(b"Hello")
+
+
+@pytest.mark.asyncio
+async def test_called_is_not_awaited(ws: Any) -> None:
+    forgotten = ws.close(code=1001)
+    ws.close.assert_called_once_with(code=1001)
+    ws.close.assert_not_awaited()
+    await forgotten
+    ws.close.assert_awaited_once_with(code=1001)
+
+
+@pytest.mark.bare_mocks
+def test_without_a_spec_a_number_becomes_a_coroutine() -> None:
+    size = AsyncMock().get_write_buffer_size()
+    assert asyncio.iscoroutine(size)  # and `size > outbox` a TypeError
+    size.close()
+
+
+# Side effects: what happens, call by call.
+
+
+@pytest.mark.asyncio
+async def test_a_side_effect_is_raised_and_the_others_still_hear(
+    ws: Any, other_ws: Any, transport: Any
+) -> None:
+    ws.send_frame.side_effect = aiohttp.ClientConnectionResetError("gone")
+    lost, well = client(ws, transport), client(other_ws, transport)
+    await Room().tell(lost, well, type="notice", text="Hello")
+    ws.send_frame.assert_awaited_once()
+    other_ws.send_frame.assert_awaited_once_with(*notice("Hello"))
+
+
+@pytest.mark.asyncio
+async def test_a_list_of_side_effects_is_one_result_a_call(
+    ws: Any, transport: Any
+) -> None:
+    transport.get_write_buffer_size.side_effect = [0, 99, 100, 101, 0]
+    room = Room(outbox=100)
+    for size in ("empty", "nearly full", "full", "too full", "empty again"):
+        await room.tell(client(ws, transport), type="notice", text=size)
+    assert ws.send_frame.await_args_list == [
+        call(*notice(size)) for size in ("empty", "nearly full", "full", "empty again")
+    ]
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.asyncio
+async def test_a_side_effect_that_hangs_is_cancelled_by_the_timeout(ws: Any) -> None:
+    ws.close.side_effect = asyncio.Event().wait
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(ws.close(), 3600)
+    ws.close.assert_called_once()
+
+
+# Who was told first? One parent sees the calls of all its children in their order.
+
+
+@pytest.mark.shuffled(3)
+@pytest.mark.asyncio
+async def test_a_parent_mock_shows_that_all_are_told_in_one_order(
+    ws: Any, other_ws: Any, transport: Any
+) -> None:
+    sends, room = MagicMock(spec=["ann", "bob"]), Room()
+    sends.attach_mock(ws.send_frame, "ann")
+    sends.attach_mock(other_ws.send_frame, "bob")
+    everybody = client(ws, transport), client(other_ws, transport)
+    async with asyncio.TaskGroup() as tasks:
+        for n in range(10):
+            tasks.create_task(room.tell(*everybody, type="notice", text=f"{n}"))
+    pairs = list(zip(sends.mock_calls[::2], sends.mock_calls[1::2], strict=True))
+    assert len(pairs) == 10
+    assert all(
+        (call.ann(*one.args), call.bob(*one.args)) == (one, two) for one, two in pairs
+    )
+
+
+@pytest.mark.asyncio
+async def test_telling_waits_once_and_for_nobody(
+    ws: Any, transport: Any, cancel_everywhere: Callable[..., Awaitable[int]]
+) -> None:
+    room, somebody = Room(), client(ws, transport)
+    awaits = await cancel_everywhere(
+        lambda: room.tell(somebody, type="notice", text="Hello")
+    )
+    assert awaits == 1  # when all is sent, to give the others their turn
+    assert ws.send_frame.await_args_list == [call(*notice("Hello"))] * 2
+
+
+# A bot is an async generator: it is called, and then iterated, but never awaited.
+
+
+@pytest.mark.asyncio
+async def test_a_generator_as_side_effect_is_a_bot_with_a_script(
+    room: Room, enter: Enter
+) -> None:
+    async def script(text: str) -> AsyncGenerator[str, None]:
+        yield f"Why {text}"
+
+    room.reply = bot = create_autospec(reply, side_effect=script)
+    ann = await enter("Ann")
+    await ann.send_str("@bot not?")
+    assert [(await ann.receive_json())["text"] for _ in range(2)] == [
+        "@bot not?",
+        "Why not?",
+    ]
+    assert (await ann.receive_json())["type"] == "end"
+    bot.assert_called_once_with("not?")
+
+
+@pytest.mark.asyncio
+async def test_aiter_of_the_return_value_takes_a_list(
+    room: Room, enter: Enter, mocker: MockerFixture
+) -> None:
+    room.reply = bot = create_autospec(reply)
+    bot.return_value.__aiter__.return_value = ["Yes."]
+    bot.return_value.aclose = closed = mocker.async_stub("aclose")
+    ann = await enter("Ann")
+    await ann.send_str("@bot Hm?")
+    assert [(await ann.receive_json())["type"] for _ in range(3)] == [
+        "message",
+        "word",
+        "end",
+    ]
+    # Forgotten, it would be a TypeError: no mock guesses it.
+    closed.assert_awaited_once_with()
+
+
+# A patch with autospec records `self`, too.
+
+
+@pytest.mark.asyncio
+async def test_a_patched_method_fails_and_the_room_forgets_that_client(
+    room: Room, url: URL, session: aiohttp.ClientSession, mocker: MockerFixture
+) -> None:
+    bug = RuntimeError("a bug")
+    tell = mocker.patch.object(Room, "tell", autospec=True, side_effect=bug)
+    ann = await session.ws_connect(url / "ws")
+    await ann.receive()  # it is over
+    tell.assert_awaited_once_with(room, ANY, type="welcome", name="guest")
+    async with session.get(url / "healthz") as response:
+        assert (await response.json())["clients"] == 0
+
+
+# A spy looks on while the real thing works.
+
+
+@pytest.mark.asyncio
+async def test_a_spy_sees_what_is_told(
+    room: Room, enter: Enter, mocker: MockerFixture
+) -> None:
+    tell = mocker.spy(Room, "tell")
+    ann = await enter("Ann")
+    await ann.send_str(" Hello ")
+    assert (await ann.receive_json())["text"] == "Hello"
+    assert tell.call_args_list == [
+        call(room, ANY, type="welcome", name="Ann"),
+        call(room, type="message", name="Ann", text="Hello"),
+    ]

@@ -1,0 +1,1 @@
+"""Modules that several starters use. A project gets those that its starter imports."""

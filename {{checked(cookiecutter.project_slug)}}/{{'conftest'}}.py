@@ -1,1 +1,0 @@
-{% include "conftest.py" -%}

@@ -1,1 +1,0 @@
-{% include "guards/__init__.py" -%}

@@ -1,1 +1,0 @@
-{% include "guards/cancellation.py" -%}

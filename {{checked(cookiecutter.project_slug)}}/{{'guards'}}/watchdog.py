@@ -1,1 +1,0 @@
-{% include "guards/watchdog.py" -%}

@@ -1,0 +1,3 @@
+{% filter as_project_test -%}
+{% include cookiecutter.starter ~ "/tests/conftest.py" -%}
+{% endfilter -%}
