@@ -21,6 +21,8 @@ from tools import outside
 from .conftest import TEMPLATE, Render
 from .typed import typed
 
+pytestmark = pytest.mark.quick
+
 HOSTILE = {
     "quotes": "say \"hi\" and 'ho'",
     "triple quotes": '"""',

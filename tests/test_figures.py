@@ -11,6 +11,8 @@ import pytest
 
 from .conftest import TEMPLATE
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture(scope="module")
 def report() -> ModuleType:

@@ -77,7 +77,8 @@ def test_the_right_form_is_green(folder: Path, run: Run) -> None:
     [
         (
             NO_LOOP_SCOPE,
-            "ScopeMismatch: You tried to access the function scoped fixture _function_scoped_runner with",  # noqa: E501
+            "ScopeMismatch: You tried to access the function scoped fixture "
+            "_function_scoped_runner with",
         ),
         (TWO_LOOPS, "is bound to a different event loop"),
         (FUTURE, "attached to a different loop"),

@@ -8,6 +8,8 @@ import local_extensions
 
 from .conftest import QUESTIONS, STARTERS, TEMPLATE
 
+pytestmark = pytest.mark.quick
+
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
 PACKAGE = PROJECT / "src" / "{{cookiecutter.__package_name}}"
 TEMPLATES = TEMPLATE / "templates"

@@ -18,6 +18,8 @@ from tools import outside
 from .conftest import STARTERS, TEMPLATE, Run
 from .typed import typed
 
+pytestmark = pytest.mark.quick
+
 SLUG, LONG = "project_slug", "x" * 300
 REFUSED = [
     ("project_name", "", "empty"),

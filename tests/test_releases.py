@@ -9,6 +9,8 @@ from tools.release_notes import notes
 
 from .conftest import STARTERS, TEMPLATE, Render, Run
 
+pytestmark = pytest.mark.quick
+
 CHANGELOG = "# Changelog\n\n## [Unreleased]\n\n## [1.2.0] - 2026-12-01\n\n### Added\n\n- News.\n\n## [1.1.0]\n\n- Old.\n"  # noqa: E501
 
 

@@ -18,6 +18,8 @@ import local_extensions
 
 from .conftest import MODES, QUESTIONS, STARTERS, TEMPLATE, Render, Run
 
+pytestmark = pytest.mark.quick
+
 FILES = """
 .gitattributes .github/dependabot.yml .github/workflows/ci.yml .gitignore
 .pre-commit-config.yaml AGENTS.md CHANGELOG.md LICENSE README.md conftest.py

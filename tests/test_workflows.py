@@ -13,6 +13,8 @@ import yaml
 
 from .conftest import QUESTIONS, TEMPLATE, Render, Run
 
+pytestmark = pytest.mark.quick
+
 WORKFLOWS = sorted((TEMPLATE / ".github" / "workflows").glob("*.yml"))
 
 
