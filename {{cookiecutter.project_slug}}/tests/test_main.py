@@ -202,8 +202,30 @@ def test_a_full_disk_behind_stdout_is_one_line(
     assert capfd.readouterr().err == f"{PROGRAM}: [Errno 28] No space left on device\n"
 
 
-def test_it_runs_with_stdout_and_stderr_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_that_cannot_be_printed_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(program, "main", print_result)
+    monkeypatch.setattr(sys, "stdout", None)  # as after `>&-`
+    assert program.run([]) == 1
+    sys.stdout.close()
+    assert capfd.readouterr().err == f"{PROGRAM}: [Errno 9] Bad file descriptor\n"
+
+
+def test_it_runs_with_stderr_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "main", print_result)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert program.run([]) == 0
+    sys.stderr.close()
+
+
+async def print_nothing() -> int:
+    """A `main` that prints nothing."""
+    return 0
+
+
+def test_it_runs_with_stdout_and_stderr_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "main", print_nothing)
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
     assert program.run([]) == 0

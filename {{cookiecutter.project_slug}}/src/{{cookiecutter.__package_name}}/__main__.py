@@ -127,7 +127,10 @@ def original_signal_handlers() -> Iterator[None]:
 def prepare_output() -> None:
     """Make stdout and stderr usable where they are closed, piped or not in UTF-8."""
     if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - kept open
+        # Cannot be written to, so a program that prints fails: its results would be
+        # lost without an error.
+        unwritable = os.open(os.devnull, os.O_RDONLY)
+        sys.stdout = open(unwritable, "w", encoding="utf-8")  # noqa: SIM115 - kept open
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - kept open
     for stream in (sys.stdout, sys.stderr):
