@@ -1,12 +1,11 @@
-"""What the client costs: against the time the API itself takes, and beside httpx2 and
-httpx.
+"""The cost of the client: compared with the API's own time, and with httpx2 and httpx.
 
     uv run --group bench python benchmarks/api_client.py [--requests 2000] [--rounds 5]
     [--json FILE]
 
-The API answers each request after 50 ms, in a process of its own. With 100 requests at
-a time 2,000 of them take 1.00 s at the least: that is the floor. All clients take turns
-in one run, after a warm-up, and read and parse each answer.
+The API runs in a process of its own and answers each request after 50 ms. With 100
+concurrent requests, 2,000 of them take at least 1.00 s: that is the floor. The clients
+take turns, after a warm-up. Each client reads and parses every response.
 """
 
 import argparse
@@ -24,29 +23,33 @@ import harness
 import httpx
 import httpx2
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1] / "templates" / "api_client")
-)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "templates"))
 
-from app import CatFact, Fact, fetch_data
+from api_client.app import fetch_data
+from api_client.client import CatFact, Fact, open_session
 
-DELAY, CONCURRENCY = 0.05, 100
+DELAY = 0.05  # seconds
+CONCURRENCY = 100
 BODY = b'{"fact": "Cats sleep for two thirds of their lives.", "length": 43}'
-ANSWER = (
+RESPONSE = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
     % (len(BODY), BODY)
 )
 
 
 class Api(asyncio.Protocol):
-    """An HTTP server that does nothing but wait and answer."""
+    """An HTTP server that only waits and responds."""
+
+    transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
+        loop = asyncio.get_running_loop()
         for _ in range(data.count(b"\r\n\r\n")):
-            asyncio.get_running_loop().call_later(DELAY, self.transport.write, ANSWER)  # type: ignore[attr-defined]
+            loop.call_later(DELAY, self.transport.write, RESPONSE)
 
 
 async def serve() -> None:
@@ -59,39 +62,35 @@ async def serve() -> None:
     server.close()
 
 
-async def share(count: int, get: Callable[[], Awaitable[bytes]]) -> None:
-    """Let as many workers as are allowed get and parse ``count`` answers."""
-    turns = iter(range(count))
+async def get_many(count: int, get: Callable[[], Awaitable[bytes]]) -> None:
+    """Get and parse `count` responses with as many workers as are allowed."""
+    numbers = iter(range(count))
 
-    async def work() -> None:
-        for _ in turns:
+    async def worker() -> None:
+        for _ in numbers:
             Fact.parse(await get())
 
     async with asyncio.TaskGroup() as workers:
         for _ in range(CONCURRENCY):
-            workers.create_task(work())
+            workers.create_task(worker())
 
 
-async def ours(url: str, count: int) -> None:
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0)
-    ) as session:
-        facts, errors = await fetch_data(
-            CatFact(session, url), count, concurrency=CONCURRENCY
-        )
+async def with_api_client(url: str, count: int) -> None:
+    async with open_session() as session:
+        api = CatFact(session, url)
+        facts, errors = await fetch_data(api, count, concurrency=CONCURRENCY)
     assert len(facts) == count, errors
 
 
-async def bare_aiohttp(url: str, count: int) -> None:
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0)
-    ) as session:
+async def with_bare_aiohttp(url: str, count: int) -> None:
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
 
         async def get() -> bytes:
             async with session.get(f"{url}/fact") as response:
                 return await response.read()
 
-        await share(count, get)
+        await get_many(count, get)
 
 
 async def with_httpx2(url: str, count: int) -> None:
@@ -101,25 +100,26 @@ async def with_httpx2(url: str, count: int) -> None:
     async with httpx2.AsyncClient(limits=limits, timeout=60) as client:
 
         async def get() -> bytes:
-            return (await client.get(f"{url}/fact")).content
+            response = await client.get(f"{url}/fact")
+            return response.content
 
-        await share(count, get)
+        await get_many(count, get)
 
 
 async def with_httpx(url: str, count: int) -> None:
-    async with httpx.AsyncClient(
-        timeout=60
-    ) as client:  # its own limits: they serve it best
+    # Its default limits are the fastest ones.
+    async with httpx.AsyncClient(timeout=60) as client:
 
         async def get() -> bytes:
-            return (await client.get(f"{url}/fact")).content
+            response = await client.get(f"{url}/fact")
+            return response.content
 
-        await share(count, get)
+        await get_many(count, get)
 
 
 CLIENTS = {
-    "api_client": ours,
-    "aiohttp, bare": bare_aiohttp,
+    "api_client": with_api_client,
+    "aiohttp, bare": with_bare_aiohttp,
     "httpx2": with_httpx2,
     "httpx": with_httpx,
 }
@@ -127,25 +127,38 @@ CLIENTS = {
 
 async def measure(requests: int, rounds: int) -> dict[str, float]:
     """Return the median seconds of each client."""
-    pipe = asyncio.subprocess.PIPE
     server = await asyncio.create_subprocess_exec(
-        sys.executable, __file__, "--serve", stdin=pipe, stdout=pipe
+        sys.executable,
+        __file__,
+        "--serve",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
     )
     assert server.stdout is not None
     assert server.stdin is not None
-    url = f"http://127.0.0.1:{int(await server.stdout.readline())}"
+    port = int(await server.stdout.readline())
+    url = f"http://127.0.0.1:{port}"
+
+    for client in CLIENTS.values():
+        await client(url, CONCURRENCY)  # the warm-up
     times: dict[str, list[float]] = {name: [] for name in CLIENTS}
-    for turn in range(rounds + 1):
+    for _ in range(rounds):
         for name, client in CLIENTS.items():
             started = time.perf_counter()
-            await client(
-                url, requests if turn else CONCURRENCY
-            )  # the first is the warm-up
-            if turn:
-                times[name].append(time.perf_counter() - started)
+            await client(url, requests)
+            times[name].append(time.perf_counter() - started)
+
     server.stdin.close()
     await server.wait()
     return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def select_loop() -> asyncio.SelectorEventLoop:
+    """Return an event loop whose timers are exact.
+
+    epoll rounds each wait of the server up to a whole millisecond; select does not.
+    """
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
 def main() -> None:
@@ -154,22 +167,21 @@ def main() -> None:
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        # epoll would round each 50 ms up to whole milliseconds; select does not
-        with asyncio.Runner(
-            loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())
-        ) as runner:
-            return runner.run(serve())
+        with asyncio.Runner(loop_factory=select_loop) as runner:
+            runner.run(serve())
+        return
+
     logging.disable()
     medians = asyncio.run(measure(options.requests, options.rounds))
     floor = options.requests / CONCURRENCY * DELAY
     ratios = {name: taken / floor for name, taken in medians.items()}
     print(
-        f"{options.requests} requests of 50 ms, {CONCURRENCY} at a time; floor {floor:.2f} s"  # noqa: E501
+        f"{options.requests} requests of 50 ms, {CONCURRENCY} at a time; "
+        f"floor {floor:.2f} s"
     )
     for name, taken in medians.items():
         print(f"{name:>14}  {taken:6.2f} s  {ratios[name]:6.2f} x the floor")
     harness.keep({"floor": floor, "seconds": medians, "ratios": ratios}, options.json)
-    return None
 
 
 if __name__ == "__main__":

@@ -1,44 +1,46 @@
-"""AsyncMock and pytest-mock by example: what works, what only seems to."""
+"""AsyncMock and pytest-mock by example: what works, and what only seems to work."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from unittest.mock import AsyncMock, MagicMock, call, create_autospec
+from unittest.mock import ANY, AsyncMock, MagicMock, call, create_autospec
 
 import aiohttp
 import pytest
 from pytest_mock import MockerFixture
 
-from api_client.app import (
-    AnswerError,
-    CatFact,
-    Fact,
-    fetch_data,
-)
+from api_client.app import fetch_data
+from api_client.client import AnswerError, CatFact, Fact
 
 NAPS = Fact("Cats nap.", 9)
 
 
-def answering(body: bytes) -> MagicMock:
-    """What `session.get()` returns: a context manager whose inside is a response."""
+def response_with(body: bytes) -> MagicMock:
+    """Return what `session.get()` returns: `async with` makes a response of it."""
     response = create_autospec(aiohttp.ClientResponse, instance=True)
+    response.status = 200
     response.content = create_autospec(aiohttp.StreamReader, instance=True)
     response.content.readany.side_effect = [body, b""]
-    inside = MagicMock(AbstractAsyncContextManager)
-    inside.__aenter__.return_value = response
-    return inside
+    context_manager = MagicMock(AbstractAsyncContextManager)
+    context_manager.__aenter__.return_value = response
+    return context_manager
 
 
-# 1. The usual mock: same names, same signatures, and what is async stays async.
+# 1. The usual mock has the names and signatures of the real object, and its async
+# methods are async.
+
+
 @pytest.mark.asyncio
 async def test_an_autospecced_client_is_awaited_like_the_real_one() -> None:
     api = create_autospec(CatFact, instance=True)
     api.get_cat_fact.return_value = NAPS
     assert await fetch_data(api, 1) == ([NAPS], {})
-    api.get_cat_fact.assert_awaited_once_with()
+    api.get_cat_fact.assert_awaited_once_with(deadline=ANY)
 
 
-# 2. Patch the class, by object and never by "package.name": a typo fails at once.
+# 2. Patch an object, not a string like "package.module.name".
+
+
 @pytest.mark.asyncio
 async def test_a_patched_method_records_its_self(
     client: CatFact, mocker: MockerFixture
@@ -47,33 +49,37 @@ async def test_a_patched_method_records_its_self(
         CatFact, "get_cat_fact", autospec=True, return_value=NAPS
     )
     await fetch_data(client, 2)
-    assert patched.await_args_list == [call(client), call(client)]
+    expected = call(client, deadline=ANY)
+    assert patched.await_args_list == [expected, expected]
 
 
-# 3. `async with`: the body sees what __aenter__ returns, so that must be set.
+# 3. The body of an `async with` gets the return value of __aenter__, so set it.
+
+
 @pytest.mark.asyncio
-async def test_a_context_manager_hands_its_inside_to_the_body() -> None:
+async def test_a_context_manager_gives_its_body_what_aenter_returns() -> None:
     session = create_autospec(aiohttp.ClientSession, instance=True)
-    session.get.return_value = answering(b'{"fact": "Cats nap.", "length": 9}')
+    session.get.return_value = response_with(b'{"fact": "Cats nap.", "length": 9}')
     assert await CatFact(session, "https://cats").get_cat_fact() == NAPS
-    session.get.assert_called_once_with("https://cats/fact")
+    session.get.assert_called_once_with("https://cats/fact", headers={})
     session.get.return_value.__aexit__.assert_awaited_once()
 
 
 @pytest.mark.asyncio
-async def test_a_forgotten_aenter_hands_out_another_mock_without_a_word() -> None:
+async def test_without_a_return_value_aenter_returns_another_mock() -> None:
     session = create_autospec(aiohttp.ClientSession, instance=True)
-    async with session as inside:
-        assert inside is not session
+    async with session as entered:
+        assert entered is not session
     session.__aenter__.return_value = session
-    async with session as inside:
-        assert inside is session
+    async with session as entered:
+        assert entered is session
 
 
-# 4. `async for`: an async generator is called, not awaited; what it yields stands in
-# __aiter__.
+# 4. An async generator is called, not awaited; set the return value of __aiter__.
+
+
 class Feed:
-    """A source that yields."""
+    """A source of facts that is an async generator."""
 
     async def facts(self, topic: str) -> AsyncIterator[Fact]:
         """Yield facts about `topic`."""
@@ -81,26 +87,32 @@ class Feed:
 
 
 @pytest.mark.asyncio
-async def test_an_async_generator_yields_what_its_mock_is_given() -> None:
+async def test_a_mocked_async_generator_yields_the_items_it_was_given() -> None:
     feed = create_autospec(Feed, instance=True)
     feed.facts.return_value.__aiter__.return_value = [NAPS, NAPS]
     assert [fact async for fact in feed.facts("cats")] == [NAPS, NAPS]
     feed.facts.assert_called_once_with("cats")
 
 
-# 5. A list as side_effect: errors are raised, values returned, in turn.
+# 5. With a list as side_effect, each call takes the next item: an exception is raised,
+# any other value is returned.
+
+
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_two_errors_and_an_answer_are_one_fact() -> None:
+async def test_two_errors_and_a_response_are_one_fact() -> None:
     session = create_autospec(aiohttp.ClientSession, instance=True)
-    answer = answering(b'{"fact": "Cats nap.", "length": 9}')
-    session.get.side_effect = [aiohttp.ClientConnectionError(), TimeoutError(), answer]
+    session.get.side_effect = [
+        aiohttp.ClientConnectionError(),
+        TimeoutError(),
+        response_with(b'{"fact": "Cats nap.", "length": 9}'),
+    ]
     assert await CatFact(session, "https://cats").get_cat_fact() == NAPS
     assert session.get.call_count == 3
 
 
 @pytest.mark.asyncio
-async def test_an_error_that_nobody_expects_is_not_counted_but_raised() -> None:
+async def test_an_unexpected_error_is_raised_and_not_counted() -> None:
     api = create_autospec(CatFact, instance=True)
     api.get_cat_fact.side_effect = [NAPS, KeyError("a bug")]
     with pytest.raises(ExceptionGroup) as caught:
@@ -108,9 +120,11 @@ async def test_an_error_that_nobody_expects_is_not_counted_but_raised() -> None:
     assert caught.group_contains(KeyError, match="a bug")
 
 
-# 6. Called is not awaited: only assert_awaited proves that the work was done.
+# 6. A call alone does nothing. Only assert_awaited proves that the work was done.
+
+
 @pytest.mark.asyncio
-async def test_a_call_is_not_yet_an_await() -> None:
+async def test_a_call_is_not_an_await() -> None:
     api = create_autospec(CatFact, instance=True)
     coroutine = api.get_cat_fact()
     api.get_cat_fact.assert_called_once()
@@ -119,9 +133,11 @@ async def test_a_call_is_not_yet_an_await() -> None:
     api.get_cat_fact.assert_awaited_once()
 
 
-# 7. A spy lets the real method work and remembers how.
+# 7. A spy calls the real method and records what it does.
+
+
 @pytest.mark.asyncio
-async def test_a_spy_sees_the_real_answers(
+async def test_a_spy_records_the_real_results(
     client: CatFact, mocker: MockerFixture
 ) -> None:
     spy = mocker.spy(client, "get_cat_fact")
@@ -130,7 +146,9 @@ async def test_a_spy_sees_the_real_answers(
     assert spy.spy_return_list == facts
 
 
-# 8. A stub is a callback with nothing behind it.
+# 8. A stub is a callback that does nothing.
+
+
 @pytest.mark.asyncio
 async def test_a_callback_is_awaited_with_each_fact(mocker: MockerFixture) -> None:
     api = create_autospec(CatFact, instance=True)
@@ -140,15 +158,18 @@ async def test_a_callback_is_awaited_with_each_fact(mocker: MockerFixture) -> No
     assert on_fact.await_args_list == [call(NAPS), call(NAPS)]
 
 
-# 9. An async function as side_effect is awaited: so a mock can hang, and be cancelled.
+# 9. An async function as side_effect is awaited, so a mock can hang.
+
+
 @pytest.mark.asyncio
 async def test_a_hanging_client_can_be_cancelled() -> None:
-    async def hang() -> Fact:
+    hanging = asyncio.Event()
+
+    async def hang(deadline: float) -> Fact:
         hanging.set()
         await asyncio.Event().wait()
-        raise AssertionError("nobody sets that event")
+        raise AssertionError("this event is never set")
 
-    hanging = asyncio.Event()
     api = create_autospec(CatFact, instance=True)
     api.get_cat_fact.side_effect = hang
     task = asyncio.create_task(fetch_data(api, 1))
@@ -158,20 +179,23 @@ async def test_a_hanging_client_can_be_cancelled() -> None:
         await task
 
 
-# 10. The same, to measure: how many are inside at once, whatever the order of the
-# tasks?
+# 10. Such a function can also measure, here the number of concurrent calls. The test
+# runs three times, with the tasks in different orders.
+
+
 @pytest.mark.parametrize("limit", [1, 3, 20])
 @pytest.mark.shuffled(3)
 @pytest.mark.asyncio
-async def test_the_peak_of_calls_at_once_is_the_limit(limit: int) -> None:
-    inside = peak = 0
+async def test_the_peak_of_concurrent_calls_is_the_limit(limit: int) -> None:
+    running = 0
+    peak = 0
 
-    async def take_a_second() -> Fact:
-        nonlocal inside, peak
-        inside += 1
-        peak = max(peak, inside)
+    async def take_a_second(deadline: float) -> Fact:
+        nonlocal running, peak
+        running += 1
+        peak = max(peak, running)
         await asyncio.sleep(1)
-        inside -= 1
+        running -= 1
         return NAPS
 
     api = create_autospec(CatFact, instance=True)
@@ -182,32 +206,35 @@ async def test_the_peak_of_calls_at_once_is_the_limit(limit: int) -> None:
 
 @pytest.mark.parametrize(("count", "limit", "needed"), [(1_000, 10, 10), (3, 500, 3)])
 @pytest.mark.asyncio
-async def test_there_are_as_many_tasks_as_requests_at_once_not_as_facts(
+async def test_the_number_of_tasks_does_not_grow_with_the_number_of_facts(
     count: int, limit: int, needed: int
 ) -> None:
+    tasks_before = len(asyncio.all_tasks())
+    tasks: list[int] = []
+
     async def count_tasks(_fact: Fact) -> None:
         tasks.append(len(asyncio.all_tasks()))
         await asyncio.sleep(0)
 
-    tasks = [len(asyncio.all_tasks())]
     api = create_autospec(CatFact, instance=True)
     await fetch_data(api, count, concurrency=limit, on_fact=count_tasks)
-    assert max(tasks) == tasks[0] + needed
+    assert max(tasks) == tasks_before + needed
 
 
-# 11. Pitfalls: a mock without a spec says yes to everything, so this suite refuses it
-# ...
+# 11. Pitfalls. A mock without a spec accepts everything, so this test suite refuses it
+# unless the test has the marker.
+
+
 @pytest.mark.bare_mocks
 @pytest.mark.asyncio
 async def test_without_a_spec_a_typo_passes_and_all_methods_are_async() -> None:
     response = AsyncMock()
     await response.raed()  # there is no such method
-    coroutine = response.raise_for_status()  # a plain method of the real one
+    coroutine = response.raise_for_status()  # the real method is not async
     assert asyncio.iscoroutine(coroutine)
     coroutine.close()
 
 
-# ... and with one it says no.
 def test_with_a_spec_a_typo_fails_and_plain_methods_stay_plain() -> None:
     response = create_autospec(aiohttp.ClientResponse, instance=True)
     with pytest.raises(AttributeError, match="raed"):
@@ -225,7 +252,7 @@ def test_a_wrong_argument_fails_only_under_autospec(mocker: MockerFixture) -> No
 
 
 @pytest.mark.asyncio
-async def test_a_used_up_side_effect_raises_stop_async_iteration() -> None:
+async def test_a_side_effect_without_items_raises_stop_async_iteration() -> None:
     api = create_autospec(CatFact, instance=True)
     api.get_cat_fact.side_effect = [NAPS]
     await api.get_cat_fact()
