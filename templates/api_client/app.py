@@ -13,8 +13,9 @@ from dataclasses import asdict
 
 from cyclopts.types import PositiveFloat, PositiveInt
 
-from .client import API_ERRORS, CatFact, Fact, check_positive, open_session
+from .client import API_ERRORS, CatFact, Fact, check_positive
 from .progress import Progress
+from .session import open_session
 from .text import mask_credentials, printable
 
 MAX_REASONS = 3  # of failures, in the summary

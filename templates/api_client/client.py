@@ -4,14 +4,11 @@ import asyncio
 import json
 import math
 import re
-import socket
 from dataclasses import dataclass, field
 from typing import NoReturn
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import aiohttp
-from aiohttp.abc import ResolveResult
 
 from .retries import RateLimit, RateLimitError, retry
 
@@ -164,8 +161,10 @@ class CatFact:
             # Some APIs repeat the request in their responses.
             text = text.replace(self.token, "***")
         text = " ".join(text.split())
+        if not text:
+            return "(empty)"
         if len(text) > MAX_EXCERPT:
-            text = f"{text[:MAX_EXCERPT]}..."
+            return f"{text[:MAX_EXCERPT]}..."
         return text
 
 
@@ -214,31 +213,3 @@ def without_credentials(url: str) -> str:
     if at:
         return f"***@{rest}"
     return url
-
-
-class Resolver(aiohttp.ThreadedResolver):
-    """Looks up host names. A name that is not valid is an OSError like all others."""
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        try:
-            return await super().resolve(host, port, family)
-        except UnicodeError:
-            # A part of the name is empty or too long for Python's codec.
-            error = socket.gaierror(socket.EAI_NONAME, "not a valid host name")
-            raise error from None
-
-
-def open_session() -> aiohttp.ClientSession:
-    """Return a session without limits of its own.
-
-    The number of workers limits the connections, and `CatFact` limits the time.
-    """
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, resolver=Resolver()),
-        timeout=aiohttp.ClientTimeout(),
-        # Uses HTTP_PROXY, HTTPS_PROXY, NO_PROXY and .netrc. That costs two changes of
-        # thread per request, so it is only on if there is a proxy.
-        trust_env=bool(getproxies()),
-    )

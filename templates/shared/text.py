@@ -10,6 +10,11 @@ UNPRINTABLE_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
 # `user:password@` or `token@` after `scheme://`. A password may contain an @.
 CREDENTIALS = re.compile(r"(?<=://)(?:(?P<user>[^\s/?#:@]*):)?[^\s/?#]*@")
 
+# `user:password@` without a scheme, as some people write proxies.
+BARE_CREDENTIALS = re.compile(
+    r"(?<![^\s'\"(])(?P<user>[^\s/?#:@'\"(]+):[^\s/?#@]+@(?=\w)"
+)
+
 # A query parameter whose name says that its value is a secret.
 SECRET_PARAMETER = re.compile(
     r"(?P<name>[?&][^\s=&#]*(?:password|passwd|secret|token|key|signature|sig)=)"
@@ -37,4 +42,5 @@ def mask_credentials(text: object) -> str:
         return "***@" if user is None else f"{user}:***@"
 
     masked = CREDENTIALS.sub(mask, str(text))
+    masked = BARE_CREDENTIALS.sub(mask, masked)
     return SECRET_PARAMETER.sub(r"\g<name>***", masked)

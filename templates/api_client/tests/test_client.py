@@ -18,8 +18,8 @@ from api_client.client import (
     CatFact,
     Fact,
     StatusError,
-    open_session,
 )
+from api_client.session import open_session
 
 Script = deque[web.Response | int | str]
 
@@ -64,6 +64,9 @@ async def test_the_error_shows_the_beginning_of_what_is_not_a_fact(
 ) -> None:
     script.append(web.Response(text="<html>\n\tWelcome!</html>"))
     with pytest.raises(AnswerError, match=r"^not JSON: <html> Welcome!</html>$"):
+        await client.get_cat_fact()
+    script.append(web.Response(text=" "))
+    with pytest.raises(AnswerError, match=r"^not JSON: \(empty\)$"):
         await client.get_cat_fact()
     script.append(web.Response(text=f"[{'1, ' * 1000}1]"))
     with pytest.raises(AnswerError, match=r"^not a fact: \[1, 1, .*\.\.\.$") as caught:
@@ -272,7 +275,7 @@ async def test_the_status_counts_if_the_explanation_does_not_arrive(
             await CatFact(session, str(server.make_url("/"))).get_cat_fact()
 
 
-# --- Tokens, proxies and addresses
+# --- Tokens and base URLs
 
 
 @pytest.mark.asyncio
@@ -330,63 +333,6 @@ async def test_credentials_in_the_base_url_are_sent(
     url = str(api.make_url("/").with_user("ada").with_password("secret"))
     await CatFact(session, url).get_cat_fact()
     assert request_headers[0]["Authorization"] == "Basic YWRhOnNlY3JldA=="
-
-
-@pytest.mark.asyncio
-async def test_a_proxy_of_the_environment_is_used(
-    api: TestServer,
-    monkeypatch: pytest.MonkeyPatch,
-    request_headers: list[Mapping[str, str]],
-) -> None:
-    # The fake API is the proxy of a host that does not exist.
-    monkeypatch.setenv("http_proxy", str(api.make_url("/")))
-    async with open_session() as session:
-        await CatFact(session, "http://cats.invalid").get_cat_fact()
-    assert request_headers[0]["Host"] == "cats.invalid"
-
-
-@pytest.mark.asyncio
-async def test_a_host_in_no_proxy_is_connected_directly(
-    base_url: str, monkeypatch: pytest.MonkeyPatch, closed_port: socket.socket
-) -> None:
-    port = closed_port.getsockname()[1]
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    async with open_session() as session:
-        await CatFact(session, base_url).get_cat_fact()
-
-
-@pytest.mark.asyncio
-async def test_an_impossible_proxy_is_an_error_of_the_request(
-    base_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:99999")
-    async with open_session() as session:
-        with pytest.raises(aiohttp.ClientError, match="Port out of range"):
-            await CatFact(session, base_url).get_cat_fact()
-
-
-@pytest.mark.parametrize("host", ["a..b", "a" * 64])
-@pytest.mark.parametrize("redirected", [False, True])
-@pytest.mark.virtual_clock
-@pytest.mark.asyncio
-async def test_an_invalid_host_name_is_named_and_not_retried(
-    session: aiohttp.ClientSession,
-    base_url: str,
-    script: Script,
-    host: str,
-    redirected: bool,
-) -> None:
-    url = f"http://{host}/"
-    if redirected:
-        script.append(web.Response(status=302, headers={"Location": url}))
-        url = base_url
-    with pytest.raises(
-        aiohttp.ClientConnectorDNSError,
-        match=rf"host {host}:80 .*\[not a valid host name\]",
-    ):
-        await CatFact(session, url).get_cat_fact()
-    assert now() == 0
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,9 @@ def test_anything_that_can_be_converted_to_text_is_printable() -> None:
         ("postgresql://ada:se@cr:et@db/x", "postgresql://ada:***@db/x"),
         ("http://h/a?token=secret&b=1", "http://h/a?token=***&b=1"),
         ("http://h/a?X-Amz-Signature=secret", "http://h/a?X-Amz-Signature=***"),
+        ("ada:secret@proxy:3128", "ada:***@proxy:3128"),
         ("http://h/a@b?c=d@e", "http://h/a@b?c=d@e"),
+        ("http://h:80/a@b", "http://h:80/a@b"),
         ("mail ada@example.com", "mail ada@example.com"),
     ],
 )
