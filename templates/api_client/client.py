@@ -85,7 +85,7 @@ class CatFact:
         if self.token:
             if not TOKEN.fullmatch(self.token):
                 raise ValueError("the token contains an invalid character")
-            if "@" in self.base_url:
+            if urlsplit(self.base_url).username is not None:
                 raise ValueError("use either a token or a base URL with credentials")
 
     async def get_cat_fact(self, deadline: float = math.inf) -> Fact:

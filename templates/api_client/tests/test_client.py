@@ -322,6 +322,7 @@ async def test_a_token_and_credentials_together_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match="either a token or"):
         CatFact(session, "http://ada:secret@cats", token="x")  # noqa: S106
+    CatFact(session, "http://cats/@ada", token="x")  # noqa: S106 - no credentials
 
 
 @pytest.mark.asyncio
