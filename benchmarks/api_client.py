@@ -26,7 +26,8 @@ import httpx2
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "templates"))
 
 from api_client.app import fetch_data
-from api_client.client import CatFact, Fact, open_session
+from api_client.client import CatFact, Fact
+from api_client.session import open_session
 
 DELAY = 0.05  # seconds
 CONCURRENCY = 100
