@@ -279,6 +279,29 @@ def test(context: Context, number: int) -> str:
 
 
 @pass_context
+def module_text(context: Context, number: int) -> str:
+    """Return the text of the starter's module with this number."""
+    starter = context["cookiecutter"]["starter"]
+    return read(starter, nth(modules_of(starter), number))
+
+
+@pass_context
+def test_text(context: Context, number: int) -> str:
+    """Return the text of the starter's test file with this number, for the project."""
+    starter = context["cookiecutter"]["starter"]
+    text = read(starter, "tests", nth(tests_of(starter), number))
+    return as_project_test(context, text)
+
+
+def read(starter: str, *names: str) -> str:
+    """Return the text of a file of the starter or, if it has none, of a shared one."""
+    path = TEMPLATES.joinpath(starter, *names)
+    if not path.exists():
+        path = TEMPLATES.joinpath("shared", *names)
+    return path.read_text(encoding="utf-8")
+
+
+@pass_context
 def as_project_test(context: Context, text: str) -> str:
     """Return a starter's test as the project needs it.
 
@@ -311,7 +334,12 @@ class Filters(Extension):
             "check_all": check_all,
             "as_project_test": as_project_test,
         }
-        environment.globals |= {"module": module, "test": test}
+        environment.globals |= {
+            "module": module,
+            "module_text": module_text,
+            "test": test,
+            "test_text": test_text,
+        }
         # `cruft update` renders two versions of this template in one process. The
         # second
         # one must not get the first one's filters: https://github.com/cruft/cruft/issues/253
