@@ -1,6 +1,6 @@
 """The ledger: accounts, transfers between them, and statements."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 
@@ -142,7 +142,7 @@ class Ledger:
 
     async def statement(
         self, account: str, *, page_size: int = 500
-    ) -> AsyncIterator[Transfer]:
+    ) -> AsyncGenerator[Transfer]:
         """Yield the transfers of an account, newest first, reading page by page.
 
         It holds no connection between the pages, so the caller may take its time.
@@ -162,7 +162,7 @@ class Ledger:
                 return
             page = await self._read_page(query.where(Transfer.id < page[-1].id))
 
-    async def _read_page(self, query: sa.Select[tuple[Transfer]]) -> list[Transfer]:
+    async def _read_page(self, query: sa.Select[Transfer]) -> list[Transfer]:
         async with self.transaction() as session:
             transfers = await session.scalars(query)
             return list(transfers)

@@ -84,9 +84,9 @@ def create_sqlite_engine(
         pool_timeout=timeout,
     )
     # If aiosqlite cannot open the file, its thread may outlive the event loop.
-    arguments, options = engine.dialect.create_connect_args(url)
+    [file], options = engine.dialect.create_connect_args(url)
     try:
-        sqlite3.connect(*arguments, **options).close()
+        sqlite3.connect(file, uri=options.get("uri", False)).close()
     except sqlite3.Error as error:
         path = printable(url.database)
         raise OSError(f"cannot open the SQLite file {path}: {error}") from error

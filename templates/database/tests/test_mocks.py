@@ -6,7 +6,12 @@ from unittest.mock import ANY, MagicMock, call, create_autospec
 
 import pytest
 from pytest_mock import MockerFixture
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+)
 
 from database import app
 from database.app import main
@@ -101,33 +106,30 @@ async def test_a_wrong_name_or_argument_fails_as_with_the_real_ledger(
 
 
 @pytest.fixture
-def session(mocker: MockerFixture) -> MagicMock:
-    """The session that a ledger gets in its transactions, without a database."""
-    fake_session: MagicMock = create_autospec(AsyncSession, instance=True)
-    sessions = mocker.patch("database.ledger.async_sessionmaker", autospec=True)
-    transaction = sessions.return_value.begin.return_value
-    transaction.__aenter__.return_value = fake_session
-    transaction.__aexit__.return_value = False
-    return fake_session
+def transaction(mocker: MockerFixture) -> MagicMock:
+    """The context manager of every transaction, without a database."""
+    begin = mocker.patch.object(async_sessionmaker, "begin", autospec=True)
+    context: MagicMock = begin.return_value
+    context.__aenter__.return_value = create_autospec(AsyncSession, instance=True)
+    context.__aexit__.return_value = False
+    return context
 
 
 @pytest.mark.asyncio
 async def test_a_context_manager_returns_what_its_aenter_returns(
-    session: MagicMock,
+    transaction: MagicMock,
 ) -> None:
-    engine = create_autospec(AsyncEngine, instance=True)
+    session = transaction.__aenter__.return_value
     # Rows are data, and data need no mock. MagicMock(name="ann") has no such name.
     session.execute.return_value = [SimpleNamespace(name="ann", balance=3)]
-    assert await Ledger(engine).balances() == {"ann": 3}
+    ledger = Ledger(create_autospec(AsyncEngine, instance=True))
+    assert await ledger.balances() == {"ann": 3}
     session.execute.assert_awaited_once_with(ANY)
 
 
 @pytest.mark.asyncio
-async def test_aexit_is_awaited_with_the_error(
-    session: MagicMock, mocker: MockerFixture
-) -> None:
+async def test_aexit_is_awaited_with_the_error(transaction: MagicMock) -> None:
     ledger = Ledger(create_autospec(AsyncEngine, instance=True))
-    transaction = ledger._sessions.begin.return_value  # type: ignore[attr-defined]
     with pytest.raises(ZeroDivisionError):
         async with ledger.transaction():
             raise ZeroDivisionError

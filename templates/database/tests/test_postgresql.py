@@ -22,6 +22,12 @@ async def count_transfers(ledger: Ledger) -> int:
         return await session.scalar(sa.select(sa.func.count(Transfer.id))) or 0
 
 
+def with_options(url: str, options: str) -> str:
+    """Return the URL with more options."""
+    separator = "&" if "?" in url else "?"
+    return f"{url}{separator}{options}"
+
+
 # --- Outages
 
 
@@ -145,7 +151,7 @@ async def test_a_restart_between_two_transfers_is_not_noticed(
 async def test_options_that_providers_print_are_accepted(
     postgres_url: str, option: str
 ) -> None:
-    async with open_ledger(f"{postgres_url}&{option}") as ledger:
+    async with open_ledger(with_options(postgres_url, option)) as ledger:
         assert await ledger.balances() == {}
 
 
@@ -153,7 +159,7 @@ async def test_options_that_providers_print_are_accepted(
 async def test_options_reach_the_server(postgres_url: str) -> None:
     url = postgres_url.replace("postgresql://", "postgres://")
     options = "application_name=my%20ledger&options=-c%20statement_timeout%3D5000"
-    async with open_ledger(f"{url}&{options}") as ledger:
+    async with open_ledger(with_options(url, options)) as ledger:
         async with ledger.transaction() as session:
             name = await session.scalar(sa.text("SHOW application_name"))
             limit = await session.scalar(sa.text("SHOW statement_timeout"))
