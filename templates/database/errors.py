@@ -66,4 +66,6 @@ def reason(error: Exception) -> str:
     else:
         text = str(error)
     first_line = text.partition("\n")[0] or type(error).__name__
+    if first_line.startswith("prepared statement"):
+        first_line += "; behind pgbouncer, add pgbouncer=true to the URL"
     return printable(mask_credentials(first_line))

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from pytest_mock import MockerFixture
 
 from database.app import main
-from database.errors import UnavailableError
+from database.errors import UnavailableError, translated_errors
 from database.ledger import Ledger, Order, open_ledger
 from database.models import Account, Transfer
 
@@ -180,6 +180,14 @@ async def test_pgbouncer_in_transaction_mode_works(
         assert await ledger.balances() == {"ann": 40, "bob": 60}
         statement = ledger.statement("bob", page_size=7)
         assert len([transfer async for transfer in statement]) == 60
+
+
+@pytest.mark.asyncio
+async def test_the_typical_error_behind_pgbouncer_names_the_option() -> None:
+    cause = Exception('prepared statement "__asyncpg_stmt_7__" does not exist\nHINT:')
+    with pytest.raises(UnavailableError, match=r"exist; .*add pgbouncer=true"):
+        async with translated_errors(1):
+            raise sa.exc.DBAPIError(None, None, cause)
 
 
 # --- A long history, which all tests of this module share
