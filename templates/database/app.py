@@ -63,7 +63,7 @@ async def main(
         return 0
     except* LedgerError as errors:
         # From here, or from a worker, in an ExceptionGroup.
-        print(errors.exceptions[0], file=sys.stderr)
+        print(printable(errors.exceptions[0]), file=sys.stderr)
     return 1
 
 

@@ -58,8 +58,9 @@ class Order:
 class Ledger:
     """A ledger in a database.
 
-    Each method is one transaction, which may take up to `timeout` seconds. All methods
-    raise UnavailableError if the database cannot be used at the moment.
+    Each method is one transaction; a statement is one per page. A transaction may take
+    up to `timeout` seconds. All methods raise UnavailableError if the database cannot
+    be used at the moment.
     """
 
     def __init__(self, engine: AsyncEngine, timeout: float = 30.0) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -14,18 +15,19 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.1  # seconds
 MAX_PAUSE = 2.0  # seconds
+WARNING_INTERVAL = 10.0  # seconds
 
 
 class Recovery:
     """Repeats operations of all workers while the database is not available.
 
-    Each may be repeated for up to `patience` seconds. An outage is logged once, and so
-    is its end, however many workers it concerns.
+    Each may be repeated for up to `patience` seconds. During an outage there is a
+    warning every WARNING_INTERVAL seconds, however many workers it concerns.
     """
 
     def __init__(self, patience: float) -> None:
         self.patience = patience
-        self._outage = False
+        self._warned_at = -math.inf
 
     async def call(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Return what the operation returns, repeating it if necessary.
@@ -38,27 +40,20 @@ class Recovery:
         failures = 0
         while True:
             try:
-                result = await operation()
+                return await operation()
             except UnavailableError as error:
                 failures += 1
                 pause = backoff(failures)
                 if loop.time() + pause > deadline:
                     raise
-                self._report_outage(error)
-            else:
-                self._report_recovery()
-                return result
+                self._warn(error)
             await asyncio.sleep(pause)
 
-    def _report_outage(self, error: UnavailableError) -> None:
-        if not self._outage:
-            self._outage = True
+    def _warn(self, error: UnavailableError) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._warned_at >= WARNING_INTERVAL:
+            self._warned_at = now
             log.warning("trying again for up to %g s: %s", self.patience, error)
-
-    def _report_recovery(self) -> None:
-        if self._outage:
-            self._outage = False
-            log.info("the database is available again")
 
 
 def backoff(failures: int) -> float:
