@@ -3,7 +3,7 @@
 This module is the program's story. The ledger itself is in ledger.py.
 """
 
-import json as json_format
+import json as jsonlib
 import logging
 import sys
 from contextlib import aclosing
@@ -82,7 +82,7 @@ def print_balances(balances: dict[str, int], *, json: bool) -> None:
     """Print all balances, and their total as a line of its own."""
     for name, balance in balances.items():
         if json:
-            print(json_format.dumps({"account": name, "balance": balance}))
+            print(jsonlib.dumps({"account": name, "balance": balance}))
         else:
             print(f"{printable(name):12} {cents(balance):>14}")
     if not json:
@@ -114,7 +114,7 @@ def statement_line(transfer: Transfer, account: str) -> str:
 
 def json_line(transfer: Transfer) -> str:
     """Return a transfer as a JSON object."""
-    return json_format.dumps(
+    return jsonlib.dumps(
         {
             "reference": transfer.reference,
             "payer": transfer.payer,
