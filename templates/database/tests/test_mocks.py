@@ -15,7 +15,11 @@ from sqlalchemy.ext.asyncio import (
 
 from database import app
 from database.app import main
-from database.errors import DuplicateError, RefusedError, UnavailableError
+from database.errors import (
+    DuplicateError,
+    RefusedError,
+    UnavailableError,
+)
 from database.ledger import Ledger, Order, open_ledger
 from database.models import Transfer
 

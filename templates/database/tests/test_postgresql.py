@@ -10,7 +10,10 @@ import sqlalchemy as sa
 from pytest_mock import MockerFixture
 
 from database.app import main
-from database.errors import UnavailableError, translated_errors
+from database.errors import (
+    UnavailableError,
+    translated_errors,
+)
 from database.ledger import Ledger, Order, open_ledger
 from database.models import Account, Transfer
 

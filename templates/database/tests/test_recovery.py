@@ -4,7 +4,10 @@ import asyncio
 
 import pytest
 
-from database.errors import RefusedError, UnavailableError
+from database.errors import (
+    RefusedError,
+    UnavailableError,
+)
 from database.recovery import Recovery, backoff
 
 pytestmark = pytest.mark.virtual_clock

@@ -6,7 +6,10 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
-from shared.database_urls import no_name, parse_database_url
+from shared.database_urls import (
+    no_name,
+    parse_database_url,
+)
 
 POOLED = {
     "statement_cache_size": 0,
