@@ -1,219 +1,43 @@
-"""Download many files into a folder or a bucket: each of them is there whole, or not at
-all.
+"""Download many files into a folder or a bucket.
 
-Bodies pass in small parts, so memory stays flat; what is there already is not sent
-again.
+Each file is there as a whole or not at all. Bodies pass in chunks, so memory stays
+flat. A download that was cut off is resumed, also by a later run.
 """
 
-import asyncio
 import logging
+import math
+import os
+import re
 import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
-from urllib.parse import unquote, urlsplit
+from typing import Annotated
+from urllib.request import getproxies
 
 import aiohttp
-import obstore
-import stamina
+from cyclopts import Parameter
 from cyclopts.types import PositiveFloat, PositiveInt
-from obstore.exceptions import BaseError
-from obstore.store import LocalStore, ObjectStore, from_url
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
+from multidict import CIMultiDict
+
+from .downloader import Downloader, Result
+from .progress import Progress
+from .storage import in_thread, open_storage
+from .text import mask_credentials, printable
+from .url_list import Source, parse_url_list, without_duplicates
 
 log = logging.getLogger(__name__)
-PART = (
-    5 * 2**20
-)  # bytes: S3 takes no smaller parts; a download holds about two in memory
-GRACE = 5.0  # seconds that a cancelled upload has to clear away what it has written
-T = TypeVar("T")
-OnResult = Callable[[str, str, str], object]
 
+READ_BUFFER = 2**20  # bytes per connection
 
-@dataclass(frozen=True, slots=True)
-class Downloader:
-    """Saves what `session` gets in `store`, with one of the `bars` for each file on its
-    way.
-    """
-
-    session: aiohttp.ClientSession
-    store: ObjectStore
-    bars: Progress
-    concurrency: int = 8
-    attempts: int = 5
-    overwrite: bool = False
-
-    async def save(self, url: str, name: str, look: bool = True) -> bool:
-        """Save what `url` gives as `name`; return False if it is there in the announced
-        size.
-
-        Without a `look` it is replaced. If it fails (`aiohttp.ClientError`, `OSError`,
-        obstore's
-        `BaseError`) or is cancelled, the store holds what it held before.
-        """
-        # Compressed on its way, a body would not have the size of the file.
-        async with self.session.get(
-            url, headers={"Accept-Encoding": "identity"}
-        ) as response:
-            response.raise_for_status()
-            if response.status != 200:
-                raise aiohttp.ClientError(
-                    f"{response.status} {response.reason}: not a whole file"
-                )
-            size = (
-                None
-                if "Content-Encoding" in response.headers
-                else response.content_length
-            )
-            with suppress(FileNotFoundError):
-                if (
-                    look
-                    and (await finish(obstore.head_async(self.store, name)))["size"]
-                    == size
-                ):
-                    return False
-
-            async def pieces() -> AsyncGenerator[bytes]:
-                bar = self.bars.add_task(escape(name), total=size)
-                try:
-                    async for (
-                        piece
-                    ) in response.content.iter_any():  # raises if it ends too early
-                        yield piece
-                        self.bars.advance(bar, len(piece))
-                finally:
-                    self.bars.remove_task(bar)
-
-            async with aclosing(pieces()) as body:
-                data = (
-                    body
-                    if size is None or size > PART
-                    else b"".join([it async for it in body])
-                )
-                on_disk = isinstance(
-                    self.store, LocalStore
-                )  # faster with what fits a CPU's cache
-                part = (
-                    2**20 if on_disk else max(PART, (size or 0) // 10_000 + 1)
-                )  # S3's most parts
-                put = obstore.put_async(
-                    self.store, name, data, chunk_size=part, max_concurrency=1
-                )
-                await finish(put, response.close)
-            return True
-
-    async def save_all(self, urls: Iterable[str], on_result: OnResult) -> Counter[str]:
-        """Save each URL under its `file_name`; count the states: "saved", "present" and
-        "failed".
-
-        `on_result` gets a URL, its state, and its name or the reason. One that fails
-        stops no other
-        one; the second of one name fails. Raises ValueError if a limit is not positive.
-        """
-        if min(self.concurrency, self.attempts) < 1:
-            raise ValueError(
-                f"limits must be positive: {self.concurrency=}, {self.attempts=}"
-            )
-        states, owners = Counter(saved=0, present=0, failed=0), dict[str, str]()
-        turns, look = iter(wanted := dict.fromkeys(urls)), not self.overwrite
-        with suppress(
-            BaseError
-        ):  # nothing is there in an empty store, so nobody needs to look
-            look = look and bool(
-                await finish(anext(obstore.list(self.store, chunk_size=1), []))
-            )
-
-        @stamina.retry(on=backoff, attempts=self.attempts, timeout=None)
-        async def save(url: str, name: str) -> str:
-            return "saved" if await self.save(url, name, look) else "present"
-
-        async def work() -> None:
-            for url in turns:  # one iterator for all workers: each takes the next turn
-                try:
-                    text = file_name(url)
-                    if (owner := owners.setdefault(text, url)) != url:
-                        raise FileExistsError(f"{owner} has the same file name")
-                    state = await save(url, text)
-                except (aiohttp.ClientError, BaseError, OSError, ValueError) as error:
-                    state, text = "failed", reason(error)
-                states[state] += 1
-                on_result(url, state, text)
-
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(min(self.concurrency, len(wanted))):
-                workers.create_task(work())
-        return states
-
-
-async def finish(work: Awaitable[T], undo: Callable[[], object] = lambda: None) -> T:
-    """Return what `work` gives; when cancelled, call `undo`, which makes it fail, and
-    wait.
-    """
-    future = asyncio.ensure_future(work)
-    try:
-        # A store that is cancelled itself leaves parts in its bucket, and panics if
-        # Python ends.
-        await asyncio.wait([future])
-    except asyncio.CancelledError:
-        undo()
-        await asyncio.wait([future], timeout=GRACE)
-        # If it has failed by now, that is no news: `undo` has caused it.
-        future.cancel()
-        raise
-    return future.result()
-
-
-def file_name(url: str) -> str:
-    """Return the last part of the URL's path, decoded; raise ValueError if it is no
-    safe name.
-    """
-    if not url.lower().startswith(("http://", "https://")):
-        raise ValueError("not an http(s) URL")
-    name = unquote(urlsplit(url).path.rpartition("/")[2])
-    if (
-        name in {"", ".", ".."}
-        or {*name} & {*"/\\"}
-        or name[-1] in ":|"
-        or not name.isprintable()
-    ):
-        raise ValueError(f"not a safe file name: {name!r}")
-    return name
-
-
-def backoff(error: Exception) -> bool | float:
-    """Say if `error` is worth another try: no, yes (after a jittered pause), or in n
-    seconds.
-    """
-    if isinstance(error, aiohttp.ClientResponseError):
-        after = error.headers.get("Retry-After", "") if error.headers else ""
-        pause = (
-            min(float(after), 600.0) if after.isdecimal() else True
-        )  # nobody waits for hours
-        return (error.status == 429 or error.status >= 500) and pause
-    return isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError)
-
-
-def reason(error: Exception) -> str:
-    """Say in one line what went wrong."""
-    text = str(error) or repr(error)
-    if isinstance(error, aiohttp.ClientResponseError):
-        text = (
-            f"{error.status} {error.message}" if error.status else "too many redirects"
-        )
-    return "".join(
-        filter(str.isprintable, text.partition("\n")[0])
-    )  # obstore tells a long story
+# "Name: value". The name is a token of RFC 9110; the value is on one line.
+HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x1f\x7f]*)")
 
 
 async def main(
     *urls: str,
     to: str = "downloads",
     from_file: Path | None = None,
+    header: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     concurrency: PositiveInt = 8,
     attempts: PositiveInt = 5,
     timeout: PositiveFloat = 30.0,  # noqa: ASYNC109 - an option of the program
@@ -222,59 +46,136 @@ async def main(
     """Download files into a folder or a bucket, and print where each of them is.
 
     Args:
-        urls: What to download; each is saved under the last part of its path.
+        urls: What to download; each file gets the last part of its URL as its name.
         to: Folder, or s3://bucket/prefix, gs://bucket/prefix, az://container/prefix.
-        from_file: File with more URLs, one a line.
-        concurrency: Most downloads at a time.
-        attempts: Most tries for one file.
-        timeout: Seconds that a server may stay silent.
-        overwrite: Download again what is there already with the same size.
+        from_file: File with more URLs, one per line, each with its sha256 if known.
+        header: "Name: value" to send with each request; can be given several times.
+        concurrency: Maximum number of downloads at the same time.
+        attempts: Maximum number of attempts in a row that bring nothing new.
+        timeout: Time limit for connecting and for each pause of a server, in seconds.
+        overwrite: Download files again that are present in their current version.
     """
     try:
-        listed = (
-            await asyncio.to_thread(from_file.read_text, "utf-8-sig")
-            if from_file
-            else ""
-        )
-        store = (
-            from_url(to)
-            if "://" in to
-            else await asyncio.to_thread(LocalStore, to, mkdir=True)
-        )
-    except (BaseError, OSError, ValueError) as error:
-        print(f"{from_file or to}: {reason(error)}", file=sys.stderr)
-        return 1
-    wanted = [*urls, *listed.split()]
-    screen, same = (
-        sys.stderr.isatty(),
-        sys.stdout.isatty(),
-    )  # rich may take over only a screen
-    bars = Progress(
-        console=Console(stderr=True), disable=not screen, redirect_stdout=same
-    )
-    total = bars.add_task("all files", total=len(set(wanted)))
+        sources = await read_sources(urls, from_file)
+        headers = parse_headers(header)
+    except ValueError as error:
+        return fail(error)
+    try:
+        storage = await open_storage(to)
+    except (OSError, ValueError) as error:
+        return fail(to, reason(error))
 
-    def show(url: str, state: str, text: str) -> None:
-        line = f"{url}: {text}" if state == "failed" else f"{to}/{text}"
-        print(line, file=sys.stderr if state == "failed" else sys.stdout)
-        bars.advance(total)
-
-    stamina.instrumentation.set_on_retry_hooks(
-        [
-            lambda t: log.warning(
-                "in %.1f s: %s: %s", t.wait_for, t.args[0], reason(t.caused_by)
+    report = Report(to, total=len(sources))
+    async with await open_session(headers, timeout) as session:
+        with report.progress:
+            downloader = Downloader(
+                session=session,
+                storage=storage,
+                progress=report.progress,
+                concurrency=concurrency,
+                attempts=attempts,
+                overwrite=overwrite,
             )
-        ]
+            await downloader.download_all(sources, report.add)
+    report.log()
+    return 1 if report.counts["failed"] else 0
+
+
+class Report:
+    """Prints what has become of each source, and counts it."""
+
+    def __init__(self, to: str, total: int) -> None:
+        self.to = mask_credentials(to)
+        self.progress = Progress("files", total=total)
+        self.counts = Counter(saved=0, present=0, failed=0)
+
+    def add(self, result: Result) -> None:
+        """Print where the file is, or why it is not there."""
+        self.counts[result.status] += 1
+        if result.error is None:
+            print(f"{self.to}/{result.name}")
+        else:
+            fail(result.source.url, reason(result.error))
+        self.progress.advance()
+
+    def log(self) -> None:
+        """Log the counts."""
+        counts = [f"{count} {status}" for status, count in self.counts.items()]
+        log.info(", ".join(counts))
+
+
+def fail(*parts: object) -> int:
+    """Print the parts of a message on stderr, on one line without credentials.
+
+    Returns 1, the exit status.
+    """
+    readable = [printable(mask_credentials(part)) for part in parts]
+    print(": ".join(readable), file=sys.stderr)
+    return 1
+
+
+def reason(error: Exception) -> str:
+    """Return what went wrong, in a few words."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        if error.status == 0:
+            return "too many redirects"
+        return f"{error.status} {error.message}"
+    return str(error) or repr(error)
+
+
+# --- Options
+
+
+async def read_sources(urls: tuple[str, ...], from_file: Path | None) -> list[Source]:
+    """Return what to download: the URLs, and those in the file, each once.
+
+    Raises ValueError if there is none, or if the file cannot be used.
+    """
+    sources = [Source(url) for url in urls]
+    if from_file is not None:
+        try:
+            text = await in_thread(from_file.read_text, encoding="utf-8-sig")
+            sources += parse_url_list(text)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{from_file}: {reason(error)}") from None
+    if not sources:
+        raise ValueError("no URL to download; see --help")
+    return without_duplicates(sources)
+
+
+def parse_headers(lines: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return the names and values of headers. Raises ValueError if one is not valid."""
+    headers = []
+    for line in lines:
+        match = HEADER.fullmatch(line)
+        if match is None:
+            # The header itself may be a secret.
+            raise ValueError('--header: not of the form "Name: value"')
+        headers.append((match[1], match[2]))
+    return headers
+
+
+async def open_session(
+    headers: list[tuple[str, str]],
+    timeout: float,  # noqa: ASYNC109 - for the server, not for this function
+) -> aiohttp.ClientSession:
+    """Return a session that leaves URLs and bodies as they are."""
+    limit = None if math.isinf(timeout) else timeout
+    return aiohttp.ClientSession(
+        headers=CIMultiDict(headers),
+        timeout=aiohttp.ClientTimeout(connect=limit, sock_read=limit),
+        connector=aiohttp.TCPConnector(limit=0),  # the downloader has its own limit
+        read_bufsize=READ_BUFFER,
+        # A .gz file must not be unpacked, and the URL of a redirect may be signed.
+        auto_decompress=False,
+        requote_redirect_url=False,
+        # Looking up proxies and passwords costs two threads per request.
+        trust_env=await in_thread(has_proxies_or_netrc),
     )
-    limits = aiohttp.ClientTimeout(
-        connect=min(timeout, 1e9), sock_read=timeout
-    )  # inf overflows
-    pool = aiohttp.TCPConnector(limit=0)  # `concurrency` is the limit
-    async with aiohttp.ClientSession(
-        connector=pool, timeout=limits, read_bufsize=2**20
-    ) as session:
-        with bars:
-            job = Downloader(session, store, bars, concurrency, attempts, overwrite)
-            states = await job.save_all(wanted, show)
-    log.info(", ".join(f"{count} {state}" for state, count in states.items()))
-    return 1 if states["failed"] else 0
+
+
+def has_proxies_or_netrc() -> bool:
+    """Return whether the environment names a proxy, or there is a .netrc file."""
+    name = "_netrc" if sys.platform == "win32" else ".netrc"
+    netrc = Path(os.environ.get("NETRC") or Path.home() / name)
+    return bool(getproxies()) or netrc.is_file()

@@ -3,11 +3,13 @@
 import logging
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import rich.progress
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
 
 log = logging.getLogger(__name__)
 
@@ -27,20 +29,42 @@ class Progress:
         self.done = 0
         self._logged = 0
         self._logged_at = time.monotonic()
-        self._bar = rich.progress.Progress(
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-            # Printed lines go above the bar, unless stdout is a file or a pipe.
-            redirect_stdout=sys.stdout.isatty(),
-        )
-        self._task = self._bar.add_task(what, total=total)
+        self._bars: Bars | None = None
+        if sys.stderr.isatty():
+            self._bars = make_bars()
+            self._task = self._bars.add_task(what, total=total)
 
     def advance(self, count: int = 1) -> None:
         """Count `count` more items as done."""
         self.done += count
-        self._bar.advance(self._task, count)
-        if self._bar.disable and self._is_time_to_log():
+        if self._bars is not None:
+            self._bars.advance(self._task, count)
+        elif self._is_time_to_log():
             self._log()
+
+    @contextmanager
+    def track(
+        self, name: str, total: int | None, done: int = 0
+    ) -> Iterator[Callable[[int], None]]:
+        """Show a bar for one large item, such as the bytes of a file, during the block.
+
+        Yields a function that counts more of the item as done. Nothing is logged.
+        """
+        if self._bars is None:
+            yield ignore
+            return
+        bars = self._bars
+        from rich.markup import escape
+
+        task = bars.add_task(escape(name), total=total, completed=done)
+
+        def advance(count: int) -> None:
+            bars.advance(task, count)
+
+        try:
+            yield advance
+        finally:
+            bars.remove_task(task)
 
     def _is_time_to_log(self) -> bool:
         if self.total is None:
@@ -57,7 +81,8 @@ class Progress:
             log.info("%d of %d %s", self.done, self.total, self.what)
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        if self._bars is not None:
+            self._bars.start()
         return self
 
     def __exit__(
@@ -66,4 +91,22 @@ class Progress:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if self._bars is not None:
+            self._bars.stop()
+
+
+def make_bars() -> "Bars":
+    """Return progress bars on stderr."""
+    # Imported here because only a terminal needs them, and the import takes a while.
+    import rich.progress
+    from rich.console import Console
+
+    return rich.progress.Progress(
+        console=Console(stderr=True),
+        # Printed lines go above the bar, unless stdout is a file or a pipe.
+        redirect_stdout=sys.stdout.isatty(),
+    )
+
+
+def ignore(count: int) -> None:
+    """Count nothing, since there is no bar."""

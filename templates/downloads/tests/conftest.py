@@ -1,13 +1,12 @@
-"""A site on a local port, sound or broken as a test asks, and places to save its files
-in.
-"""
+"""A site on a local port that can fail in many ways, and places to save its files."""
 
 import asyncio
-import gzip
 import os
+import re
 import uuid
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import IO
@@ -17,189 +16,222 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from obstore.store import LocalStore, MemoryStore, ObjectStore
-from rich.progress import Progress
+from downloads.progress import Progress
+from multidict import CIMultiDict
+from obstore.store import MemoryStore
 
-from downloads.app import PART, Downloader
+from downloads.bucket import BucketStorage
+from downloads.downloader import Downloader
+from downloads.storage import FolderStorage, Storage
+
+BIG = 3 * 2**20 + 1  # bytes; too large to be written by one call
 
 
-@pytest.fixture
-def files() -> dict[str, bytes]:
-    """What the site has, by path; all else is 404."""
-    return {}
+@dataclass
+class File:
+    """A file on the site, and how the site serves it.
 
+    `faults` says what goes wrong with the next requests, one fault per request:
 
-@pytest.fixture
-def faults() -> defaultdict[str, deque[int | str]]:
-    """What goes wrong with the next requests for a path, one fault a request.
-
-    A fault is a status, or digits (503, to be tried again after so many seconds), or
-    one of the
-    words "hang" (no answer), "slow" (an answer after 5 s, and the second half of the
-    body after 5 s
-    more), "stall" (that half when `gate` opens), "cut" (a closed connection in its
-    place), "long"
-    (one byte less than announced), "chunked" (no announced size), "gzip" (compressed,
-    asked or not)
-    and "loop" (a redirect to the same place).
+    - a number: this HTTP status,
+    - "busy": status 503 with `Retry-After: 40`,
+    - "hang": no response,
+    - "slow": the headers come after 5 s, and the second half of the body 5 s later,
+    - "stall": the second half of the body comes when the site's `gate` opens,
+    - "cut": the connection is closed in place of the second half,
+    - "long": the body is one byte shorter than announced,
+    - "chunked": the size is not announced.
     """
-    return defaultdict(deque)
+
+    body: bytes
+    faults: deque[int | str] = field(default_factory=deque)
+    etag: str | None = None
+    last_modified: str | None = None
+    ranges: bool = True  # whether the Range header is supported
+    content_range: str | None = None  # sent in place of the right one
+    encoding: str | None = None  # the Content-Encoding
+    location: str | None = None  # a redirect
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that describe the file."""
+        headers = {
+            "ETag": self.etag,
+            "Last-Modified": self.last_modified,
+            "Content-Encoding": self.encoding,
+        }
+        return {name: value for name, value in headers.items() if value is not None}
+
+    def offset(self, headers: CIMultiDict[str]) -> int:
+        """Return where the response to a request with these headers starts."""
+        match = re.fullmatch(r"bytes=(\d+)-", headers.get("Range", ""))
+        is_same = headers.get("If-Range") in {self.etag, self.last_modified}
+        if match is None or not is_same or not self.ranges:
+            return 0
+        return int(match[1])
 
 
-@pytest.fixture
-def traffic() -> Counter[str]:
-    """How many requests there were for a path, and how many at a time: "now" and at the
-    "peak".
-    """
-    return Counter()
+class Site:
+    """A web site with the files that a test has put there."""
 
+    def __init__(self) -> None:
+        self.files: dict[str, File] = {}
+        # The headers of all requests, and their number for each path.
+        self.requests: list[CIMultiDict[str]] = []
+        self.urls: list[str] = []
+        self.count: Counter[str] = Counter()
+        self.active = 0
+        self.peak = 0
+        self.busy = asyncio.Event()  # set when the first half of a body was sent
+        self.gate = asyncio.Event()
+        application = web.Application()
+        application.router.add_get("/{path:.*}", self.handle)
+        self.server = TestServer(application)
 
-@pytest.fixture
-def busy() -> asyncio.Event:
-    """Set as soon as the site keeps somebody waiting."""
-    return asyncio.Event()
+    def offer(
+        self, path: str, body: bytes = b"text", *faults: int | str, **how: object
+    ) -> str:
+        """Put a file on the site, and return its URL."""
+        url = self.server.make_url(path)
+        self.files[url.path] = File(body, deque(faults), **how)  # type: ignore[arg-type]
+        return str(url)
 
-
-@pytest.fixture
-def gate() -> asyncio.Event:
-    """Opens the way for the second half of a body that is stalled."""
-    return asyncio.Event()
-
-
-@pytest_asyncio.fixture
-async def site(  # noqa: C901
-    files: dict[str, bytes],
-    faults: defaultdict[str, deque[int | str]],
-    traffic: Counter[str],
-    busy: asyncio.Event,
-    gate: asyncio.Event,
-) -> AsyncIterator[TestServer]:
-    """The site, listening on a free port."""
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        traffic[request.path] += 1
-        traffic["now"] += 1
-        traffic["peak"] = max(traffic["peak"], traffic["now"])
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(CIMultiDict(request.headers))
+        self.urls.append(request.raw_path)
+        self.count[request.path] += 1
+        self.active += 1
+        self.peak = max(self.peak, self.active)
         try:
-            return await play(request)
+            return await self.answer(request)
         finally:
-            traffic["now"] -= 1
+            self.active -= 1
 
-    async def play(request: web.Request) -> web.StreamResponse:  # noqa: C901
-        body = files.get(request.path)
-        fault = faults[request.path].popleft() if faults[request.path] else ""
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        file = self.files.get(request.path)
+        if file is None:
+            raise web.HTTPNotFound
+        fault = file.faults.popleft() if file.faults else ""
         if isinstance(fault, int):
             return web.Response(status=fault)
-        if fault.isdecimal():
-            return web.Response(status=503, headers={"Retry-After": fault})
-        if body is None:
-            raise web.HTTPNotFound
+        if fault == "busy":
+            return web.Response(status=503, headers={"Retry-After": "40"})
+        if file.location is not None:
+            # Not HTTPFound, which would encode the URL again.
+            return web.Response(status=302, headers={"Location": file.location})
+        if file.etag is not None and request.headers.get("If-None-Match") == file.etag:
+            return web.Response(status=304)
         if fault == "hang":
             await asyncio.Event().wait()
         if fault == "slow":
             await asyncio.sleep(5)
-        if fault == "loop":
-            faults[request.path].append("loop")
-            raise web.HTTPFound(request.path)
-        if fault == "gzip":
-            return web.Response(
-                body=gzip.compress(body), headers={"Content-Encoding": "gzip"}
-            )
-        response, half = web.StreamResponse(), len(body) // 2
+        return await self.send(request, file, fault)
+
+    async def send(
+        self, request: web.Request, file: File, fault: str
+    ) -> web.StreamResponse:
+        offset = file.offset(CIMultiDict(request.headers))
+        if offset > 0 and offset >= len(file.body):
+            return web.Response(status=416)
+        body = file.body[offset:]
+        response = web.StreamResponse(headers=file.headers())
+        if offset > 0:
+            response.set_status(206)
+            whole = f"bytes {offset}-{len(file.body) - 1}/{len(file.body)}"
+            response.headers["Content-Range"] = file.content_range or whole
         if fault != "chunked":
-            response.content_length = len(body) + (fault == "long")
+            response.content_length = len(body) + (1 if fault == "long" else 0)
         await response.prepare(request)
+        half = len(body) // 2
         await response.write(body[:half])
         if fault == "stall":
-            busy.set()
-            await gate.wait()
+            self.busy.set()
+            await self.gate.wait()
         if fault == "slow":
             await asyncio.sleep(5)
         if fault != "cut":
             await response.write(body[half:])
-        if fault in ("cut", "long"):
+        if fault in {"cut", "long"}:
             assert request.transport is not None
             request.transport.close()
         return response
 
-    application = web.Application()
-    application.router.add_get("/{path:.*}", answer)
-    server = TestServer(application)
-    async with server:
-        yield server
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No proxies, passwords or keys of the machine where the tests run."""
+    for name in list(os.environ):
+        if name.upper().startswith(("AWS_", "AZURE_", "GOOGLE_", "NETRC")):
+            monkeypatch.delenv(name)
+        if name.upper().endswith("_PROXY"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+
+
+@pytest_asyncio.fixture
+async def site() -> AsyncIterator[Site]:
+    """A site that listens on a free port."""
+    site = Site()
+    async with site.server:
+        yield site
 
 
 @pytest.fixture
-def offer(
-    site: TestServer,
-    files: dict[str, bytes],
-    faults: defaultdict[str, deque[int | str]],
-) -> Callable[..., str]:
+def offer(site: Site) -> Callable[..., str]:
     """`offer(path, body, *faults)` puts a file on the site and returns its URL."""
-
-    def offer(path: str, body: bytes = b"text", *wrong: int | str) -> str:
-        url = site.make_url(path)
-        files[url.path] = body
-        faults[url.path].extend(wrong)
-        return str(url)
-
-    return offer
+    return site.offer
 
 
 @pytest_asyncio.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    """An HTTP session that gives a silent server 30 s, closed after the test."""
-    patience = aiohttp.ClientTimeout(connect=30, sock_read=30)
-    async with aiohttp.ClientSession(timeout=patience) as session:
+    """An HTTP session that waits at most 30 s for a silent server."""
+    async with aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(connect=30, sock_read=30),
+        auto_decompress=False,
+    ) as session:
         yield session
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An empty folder to save in."""
+    """An empty folder to save files in."""
     folder = tmp_path / "saved"
     folder.mkdir()
     return folder
 
 
-@pytest.fixture(params=["memory", "folder"])
-def store(request: pytest.FixtureRequest) -> ObjectStore:
-    """A place to save in: each test that asks for it runs with each kind."""
-    if request.param == "memory":
-        return MemoryStore()
-    return LocalStore(request.getfixturevalue("folder"))
+@pytest.fixture(params=["folder", "bucket"])
+def storage(request: pytest.FixtureRequest, folder: Path) -> Storage:
+    """A place to save files in. Tests that use it run with each kind."""
+    if request.param == "bucket":
+        return BucketStorage(MemoryStore())
+    return FolderStorage(folder)
 
 
 @pytest.fixture
-def bars() -> Progress:
-    """Progress bars that nobody sees."""
-    return Progress(disable=True)
+def downloader(session: aiohttp.ClientSession, storage: Storage) -> Downloader:
+    """Downloads files into the storage."""
+    return Downloader(session=session, storage=storage, progress=Progress("files"))
 
 
 @pytest.fixture
-def downloader(
-    session: aiohttp.ClientSession, store: ObjectStore, bars: Progress
-) -> Downloader:
-    """A downloader from anywhere into the store."""
-    return Downloader(session, store, bars)
-
-
-@pytest.fixture
-def local(session: aiohttp.ClientSession, folder: Path, bars: Progress) -> Downloader:
-    """A downloader into the folder."""
-    return Downloader(session, LocalStore(folder), bars)
+def local(session: aiohttp.ClientSession, folder: Path) -> Downloader:
+    """Downloads files into the folder."""
+    return Downloader(
+        session=session, storage=FolderStorage(folder), progress=Progress("files")
+    )
 
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
-    """The address of a local server that speaks S3."""
+    """The address of a local server that speaks the protocol of S3."""
     try:
         server = import_module("moto.server").ThreadedMotoServer(
             "127.0.0.1", 0, verbose=False
         )
     except ImportError:
         missing = pytest.fail if os.environ.get("REQUIRE_SERVERS") else pytest.skip
-        missing("moto is not installed; `uv sync --group s3` does it")
+        missing("moto is not installed; run `uv sync --group s3`")
     server.start()
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
@@ -210,9 +242,7 @@ def s3() -> Iterator[str]:
 async def bucket(
     s3: str, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> str:
-    """The address of an empty bucket on the S3 server, which the environment names
-    too.
-    """
+    """The address of an empty bucket on the S3 server; the environment has its keys."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
@@ -224,6 +254,9 @@ async def bucket(
     return address
 
 
+# --- For tests/test_main.py
+
+
 @pytest.fixture
 def working_args(offer: Callable[..., str], folder: Path) -> list[str]:
     """Arguments with which the program succeeds."""
@@ -231,26 +264,25 @@ def working_args(offer: Callable[..., str], folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def failing_args(
-    offer: Callable[..., str], site: TestServer, folder: Path
-) -> list[str]:
-    """Arguments with which it fails: one of the files is not there."""
-    return [offer("/a.txt"), str(site.make_url("/nowhere.txt")), "--to", str(folder)]
+def failing_args(site: Site, folder: Path) -> list[str]:
+    """Arguments with which it fails: one of the files does not exist."""
+    missing = str(site.server.make_url("/missing.txt"))
+    return [site.offer("/a.txt"), missing, "--to", str(folder)]
 
 
 @pytest.fixture
 def busy_args(offer: Callable[..., str], folder: Path) -> list[str]:
     """Arguments with which it waits for the second half of a file."""
-    return [offer("/a.bin", bytes(4 * PART), "stall"), "--to", str(folder)]
+    return [offer("/a.bin", bytes(BIG), "stall"), "--to", str(folder)]
 
 
 @pytest.fixture
-def until_busy(busy: asyncio.Event) -> Callable[[IO[str], IO[str]], Awaitable[object]]:
-    """Return when the site has sent the first half."""
-    return lambda _stdout, _stderr: busy.wait()
+def until_busy(site: Site) -> Callable[[IO[str], IO[str]], Awaitable[object]]:
+    """Waits until the site has sent the first half of the file."""
+    return lambda _stdout, _stderr: site.busy.wait()
 
 
 @pytest.fixture
 def drains() -> bool:
-    """A signal ends the program at once: half a file is of no use."""
+    """A signal ends the program at once: the next run resumes."""
     return False

@@ -1,520 +1,301 @@
-"""What the program promises, tried on a site on a local port and in real stores."""
+"""The program as a whole: options, output, the environment, and a real S3 server."""
 
 import asyncio
+import base64
 import gzip
+import hashlib
 import math
 import re
+import shlex
 import socket
 import sys
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import cyclopts
 import pytest
-from aiohttp.test_utils import TestServer
-from multidict import CIMultiDict
-from obstore.exceptions import BaseError
-from obstore.store import ObjectStore, from_url
-from pytest_mock import MockerFixture
+from obstore.store import from_url
 
-from downloads.app import (
-    GRACE,
-    PART,
-    Downloader,
-    backoff,
-    file_name,
-    finish,
-    main,
-    reason,
-)
+from downloads.app import main, reason
 
 Offer = Callable[..., str]
-BIG = 2 * PART + 1  # bytes: three parts
+BIG = 10 * 2**20 + 1  # bytes; three parts of a bucket
+README = Path(__file__).parents[1] / "README.md"
 
 
-async def content(store: ObjectStore) -> dict[str, bytes]:
-    """Return all that a store holds."""
-    names = [file["path"] for file in await store.list().collect_async()]
-    return {
-        name: bytes(await (await store.get_async(name)).bytes_async()) for name in names
-    }
+def visible(folder: Path) -> list[str]:
+    """Return the names of the files in a folder, without the hidden subfolder."""
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
-def everything_in(folder: Path) -> list[str]:
-    """Return the names of all files in a folder, those that a store hides too."""
-    return sorted(path.name for path in folder.iterdir())
+def missing(site: Any) -> str:
+    """Return a URL that does not exist."""
+    return str(site.server.make_url("/missing.txt"))
 
 
-class Results(list[tuple[str, ...]]):
-    """Writes down what it is told, without the hosts of the URLs."""
+def basic(credentials: str) -> str:
+    """Return the Authorization header for `name:password`."""
+    return "Basic " + base64.b64encode(credentials.encode()).decode()
 
-    def __call__(self, *result: str) -> None:
-        self.append(tuple(re.sub(r"http://[\d.:]+", "", part) for part in result))
 
-
-# Whole or not at all.
-
-
-@pytest.mark.parametrize("size", [0, 1, 100_000, PART, BIG])
-@pytest.mark.asyncio
-async def test_a_file_arrives_as_it_is(
-    downloader: Downloader, store: ObjectStore, offer: Offer, size: int
-) -> None:
-    body = bytes(range(256)) * (size // 256 + 1)
-    assert await downloader.save(offer("/a.bin", body[:size]), "a.bin")
-    assert await content(store) == {"a.bin": body[:size]}
-
-
-@pytest.mark.parametrize("fault", ["chunked", "gzip"])
-@pytest.mark.parametrize("body", [b"", b"text"])
-@pytest.mark.asyncio
-async def test_a_file_whose_size_nobody_announces_arrives_too(
-    downloader: Downloader, store: ObjectStore, offer: Offer, fault: str, body: bytes
-) -> None:
-    assert await downloader.save(offer("/a.txt", body, fault), "a.txt")
-    assert await content(store) == {"a.txt": body}
-
-
-@pytest.mark.parametrize("size", [4, BIG])
-@pytest.mark.parametrize("fault", ["cut", "long"])
-@pytest.mark.parametrize("older", [[], ["a.bin"]])
-@pytest.mark.asyncio
-async def test_a_file_that_comes_in_short_leaves_what_was_there(
-    local: Downloader,
-    folder: Path,
-    offer: Offer,
-    older: list[str],
-    fault: str,
-    size: int,
-) -> None:
-    for name in older:
-        (folder / name).write_text("an older file")
-    with pytest.raises(aiohttp.ClientPayloadError):
-        await local.save(offer("/a.bin", bytes(size), fault), "a.bin")
-    assert everything_in(folder) == older
-    assert all((folder / name).read_text() == "an older file" for name in older)
-
-
-@pytest.mark.asyncio
-async def test_a_name_is_not_there_before_its_file_is_whole(
-    downloader: Downloader,
-    store: ObjectStore,
-    offer: Offer,
-    busy: asyncio.Event,
-    gate: asyncio.Event,
-) -> None:
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(
-            downloader.save(offer("/a.bin", bytes(BIG), "stall"), "a.bin")
-        )
-        await busy.wait()
-        assert await content(store) == {}
-        gate.set()
-    assert await content(store) == {"a.bin": bytes(BIG)}
-
-
-@pytest.mark.asyncio
-async def test_cancelled_at_any_await_it_leaves_nothing_behind(
-    local: Downloader,
-    folder: Path,
-    offer: Offer,
-    cancel_everywhere: Callable[..., Awaitable[int]],
-) -> None:
-    url = offer("/a.bin", bytes(BIG))
-
-    def check() -> None:
-        assert everything_in(folder) == []
-        assert local.bars.tasks == []
-
-    assert await cancel_everywhere(lambda: local.save(url, "a.bin"), check) > 2
-    assert everything_in(folder) == ["a.bin"]
-
-
-@pytest.mark.asyncio
-async def test_cancelled_in_the_middle_of_a_body_it_leaves_nothing_behind(
-    local: Downloader, folder: Path, offer: Offer, busy: asyncio.Event
-) -> None:
-    async with asyncio.TaskGroup() as tasks:
-        work = tasks.create_task(
-            local.save(offer("/a.bin", bytes(BIG), "stall"), "a.bin")
-        )
-        await busy.wait()
-        work.cancel()
-    assert work.cancelled()
-    assert everything_in(folder) == []
-    assert local.bars.tasks == []
-
-
-@pytest.mark.virtual_clock
-@pytest.mark.asyncio
-async def test_a_store_that_does_not_stop_is_given_up() -> None:
-    never = asyncio.get_running_loop().create_future()
-    work = asyncio.ensure_future(finish(never))
-    await asyncio.sleep(1)
-    work.cancel()
-    await asyncio.wait([work])
-    assert work.cancelled()
-    assert never.cancelled()
-    assert asyncio.get_running_loop().time() == 1 + GRACE
-
-
-# Again and again.
-
-
-@pytest.mark.parametrize("fault", [500, 503, 429, "cut", "long", "hang", "stall"])
-@pytest.mark.virtual_clock
-@pytest.mark.asyncio
-async def test_what_may_pass_is_tried_again(
-    downloader: Downloader,
-    store: ObjectStore,
-    offer: Offer,
-    traffic: Counter[str],
-    fault: int | str,
-) -> None:
-    urls = [offer("/a.txt", b"text", fault, fault)]
-    assert (await downloader.save_all(urls, print))["saved"] == 1
-    assert await content(store) == {"a.txt": b"text"}
-    assert traffic["/a.txt"] == 3
-
-
-@pytest.mark.parametrize(
-    ("fault", "tries", "why"),
-    [
-        (503, 3, "503 Service Unavailable"),
-        ("cut", 3, "Response payload is not completed"),
-        ("hang", 3, "Timeout on reading data from socket"),
-        (404, 1, "404 Not Found"),
-        (403, 1, "403 Forbidden"),
-        ("loop", 10, "too many redirects"),
-        (302, 1, "302 Found: not a whole file"),
-        (101, 1, "101 Switching Protocols: not a whole file"),
-        (204, 1, "204 No Content: not a whole file"),
-        (206, 1, "206 Partial Content: not a whole file"),
-    ],
-)
-@pytest.mark.virtual_clock
-@pytest.mark.asyncio
-async def test_what_fails_in_the_end_is_told_and_stops_no_other(
-    downloader: Downloader,
-    store: ObjectStore,
-    offer: Offer,
-    traffic: Counter[str],
-    fault: int | str,
-    tries: int,
-    why: str,
-) -> None:
-    urls, results = [offer("/a.txt", b"text", *[fault] * 9), offer("/b.txt")], Results()
-    states = await replace(downloader, concurrency=1, attempts=3).save_all(
-        urls, results
-    )
-    assert states == {"saved": 1, "present": 0, "failed": 1}
-    assert results[1:] == [("/b.txt", "saved", "b.txt")]
-    assert results[0][:2] == ("/a.txt", "failed")
-    assert results[0][2].startswith(why)
-    assert traffic["/a.txt"] == tries
-    assert list(await content(store)) == ["b.txt"]
-
-
-@pytest.mark.parametrize(("asked", "pause"), [("0", 0), ("40", 40), ("90000", 600)])
-@pytest.mark.virtual_clock
-@pytest.mark.asyncio
-async def test_a_site_says_when_to_come_again_and_the_log_why(
-    offer: Offer,
-    folder: Path,
-    caplog: pytest.LogCaptureFixture,
-    asked: str,
-    pause: float,
-) -> None:
-    url = offer("/a.txt", b"text", asked)
-    assert await main(url, to=str(folder)) == 0
-    assert asyncio.get_running_loop().time() >= pause
-    assert f"in {pause:.1f} s: {url}: 503 Service Unavailable" in caplog.messages
-
-
-@pytest.mark.parametrize(
-    "after", ["", "soon", "-1", "1.5", "Wed, 21 Oct 2026 07:28:00 GMT"]
-)
-@pytest.mark.parametrize(("status", "worth"), [(429, True), (500, True), (404, False)])
-def test_a_pause_that_is_no_number_of_seconds_is_the_usual_one(
-    mocker: MockerFixture, status: int, worth: bool, after: str
-) -> None:
-    request = mocker.create_autospec(aiohttp.RequestInfo, instance=True)
-    headers = CIMultiDict({"retry-after": after})
-    error = aiohttp.ClientResponseError(request, (), status=status, headers=headers)
-    assert backoff(error) is worth
-
-
-@pytest.mark.asyncio
-async def test_a_second_run_gets_only_what_is_not_there(
-    downloader: Downloader, store: ObjectStore, offer: Offer
-) -> None:
-    urls = [offer(f"/{name}", b"new") for name in "abcd"]
-    await store.put_async("a", b"old")  # the same size: it stays
-    await store.put_async("b", b"older")
-    states = await downloader.save_all(urls, print)
-    assert states == {"saved": 3, "present": 1, "failed": 0}
-    assert await content(store) == {"a": b"old", "b": b"new", "c": b"new", "d": b"new"}
-    assert (await downloader.save_all(urls, print))["present"] == 4
-
-
-@pytest.mark.asyncio
-async def test_what_is_there_is_not_sent_again(
-    downloader: Downloader, store: ObjectStore, offer: Offer
-) -> None:
-    await store.put_async("a.bin", bytes(BIG))
-    assert not await downloader.save(offer("/a.bin", bytes(BIG), "stall"), "a.bin")
-
-
-@pytest.mark.asyncio
-async def test_a_file_that_comes_compressed_is_not_taken_for_one_of_its_compressed_size(
-    downloader: Downloader, store: ObjectStore, offer: Offer
-) -> None:
-    await store.put_async("a.txt", gzip.compress(b"text"))
-    assert await downloader.save(offer("/a.txt", b"text", "gzip"), "a.txt")
-    assert await content(store) == {"a.txt": b"text"}
-
-
-@pytest.mark.skipif(
-    sys.platform != "linux", reason="only Linux has names that are no text"
-)
-@pytest.mark.asyncio
-async def test_an_odd_name_in_the_folder_does_no_harm(
-    local: Downloader, folder: Path, offer: Offer
-) -> None:
-    (folder / "\udcff").touch()
-    (folder / "a").touch()
-    states = await local.save_all([offer("/a", b""), offer("/b")], print)
-    assert states == {"saved": 1, "present": 1, "failed": 0}
-
-
-# Names.
-
-
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
-        ("a.png", "a.png"),
-        ("x/y/a.png?size=big#top", "a.png"),
-        ("caf%C3%A9%20%231.png", "café #1.png"),
-        ("100%25.png", "100%.png"),
-        ("...", "..."),
-    ],
-)
-def test_a_file_is_called_like_the_last_part_of_its_path(path: str, name: str) -> None:
-    assert file_name(f"https://example.org/{path}") == name
-    assert file_name(f"HTTP://example.org/{path}") == name
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        *[
-            "http://h",
-            "http://h/",
-            "http://h/a/",
-            "http://h/?a.png",
-            "http://h/.",
-            "http://h/x/..",
-        ],
-        *[
-            "http://h/..%2fa",
-            "http://h/%2e%2e",
-            "http://h/..%5ca",
-            "http://h/%2fetc%2fpasswd",
-        ],
-        *[
-            "http://h/a:",
-            "http://h/a%00b",
-            "http://h/a%0Ab",
-            "http://h/%1b[31m",
-            "http://[",
-        ],
-        *["http://h/%3Cx%7C", "ftp://h/a", "a.png"],
-    ],
-)
-def test_a_name_that_is_not_safe_is_refused(url: str) -> None:
-    with pytest.raises(
-        ValueError, match=r"not a safe file name|not an http|Invalid IPv6"
-    ):
-        file_name(url)
-
-
-@pytest.mark.asyncio
-async def test_of_two_urls_with_one_name_the_second_fails(
-    downloader: Downloader, store: ObjectStore, offer: Offer, site: TestServer
-) -> None:
-    urls = [
-        offer("/x/a", b"x"),
-        offer("/y/a", b"y"),
-        str(site.make_url("/")) + "z/..%2fa",
-    ]
-    results = Results()
-    assert (await downloader.save_all(urls, results))["failed"] == 2
-    assert await content(store) == {"a": b"x"}
-    assert ("/y/a", "failed", "/x/a has the same file name") in results
-    assert ("/z/..%2fa", "failed", "not a safe file name: '../a'") in results
-
-
-# Limits.
-
-
-@pytest.mark.parametrize("limit", [1, 101])  # aiohttp's own limit would be 100
-@pytest.mark.virtual_clock
-@pytest.mark.asyncio
-async def test_as_many_run_at_a_time_as_allowed(
-    offer: Offer, folder: Path, traffic: Counter[str], limit: int
-) -> None:
-    urls = [offer(f"/{n}", b"text", "slow") for n in range(2 * limit)]
-    assert await main(*urls, to=str(folder), concurrency=limit) == 0
-    assert traffic["peak"] == limit
-    assert asyncio.get_running_loop().time() >= 10 * 2
-
-
-@pytest.mark.parametrize(("count", "limit", "tasks"), [(1_000, 7, 7), (3, 500, 3)])
-@pytest.mark.asyncio
-async def test_there_are_as_many_tasks_as_downloads_at_a_time(
-    downloader: Downloader, count: int, limit: int, tasks: int
-) -> None:
-    before, seen = len(asyncio.all_tasks()), set[int]()
-    await replace(downloader, concurrency=limit).save_all(
-        (f"ftp://example.org/{n}" for n in range(count)),
-        lambda *_: seen.add(len(asyncio.all_tasks()) - before),
-    )
-    assert max(seen) == tasks
-
-
-@pytest.mark.parametrize("limit", ["concurrency", "attempts"])
-@pytest.mark.asyncio
-async def test_a_limit_below_one_is_refused(downloader: Downloader, limit: str) -> None:
-    limits: dict[str, Any] = {limit: 0}
-    with pytest.raises(ValueError, match="must be positive"):
-        await replace(downloader, **limits).save_all([], print)
-
-
-@contextmanager
-def small_files() -> Iterator[None]:
-    """Make the system refuse files of more than 100,000 bytes, as a full disk would.
-
-    It refuses them to the whole process, so it must end before pytest writes what it
-    has to tell.
-    """
-    resource = pytest.importorskip("resource", reason="Windows has no such limit")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@pytest.mark.parametrize("size", [200_000, 4 * PART])
-@pytest.mark.asyncio
-async def test_a_full_disk_is_told_and_leaves_no_half_file(
-    offer: Offer, folder: Path, capsys: pytest.CaptureFixture[str], size: int
-) -> None:
-    big, small = offer("/big", bytes(size)), offer("/small")
-    with small_files():
-        assert await main(big, small, to=str(folder)) == 1
-    assert everything_in(folder) == ["small"]
-    [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{big}: ")
-    assert "File too large" in line
-
-
-@pytest.mark.asyncio
-async def test_no_bar_is_left_of_what_did_not_fit(
-    local: Downloader, offer: Offer
-) -> None:
-    with small_files(), pytest.raises(BaseError, match="File too large"):
-        await local.save(offer("/a", bytes(4 * PART)), "a")
-    assert local.bars.tasks == []
-
-
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        *[(OSError("a long\nstory"), "a long"), (OSError("\x1b[31mred"), "[31mred")],
-        (TimeoutError(), "TimeoutError()"),
-    ],
-)
-def test_a_reason_is_one_line_that_a_terminal_can_show(
-    error: Exception, line: str
-) -> None:
-    assert reason(error) == line
-
-
-# The program.
+# --- Output
 
 
 @pytest.mark.asyncio
 async def test_it_prints_where_the_files_are_and_what_failed(
-    offer: Offer, site: TestServer, folder: Path, capsys: pytest.CaptureFixture[str]
+    site: Any, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    missing = str(site.make_url("/missing"))
-    status = await main(
-        offer("/a"), missing, offer("/b"), to=str(folder), concurrency=1
-    )
+    urls = [site.offer("/a"), missing(site), site.offer("/b")]
+    assert await main(*urls, to=str(folder), concurrency=1) == 1
     printed = capsys.readouterr()
-    assert status == 1
     assert printed.out == f"{folder}/a\n{folder}/b\n"
-    assert printed.err == f"{missing}: 404 Not Found\n"
+    assert printed.err == f"{missing(site)}: 404 Not Found\n"
 
 
 @pytest.mark.asyncio
-async def test_urls_come_from_a_file_too_each_once(
-    offer: Offer,
-    tmp_path: Path,
-    traffic: Counter[str],
+async def test_passwords_and_signatures_are_not_printed(
+    site: Any,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    url = missing(site).replace("http://", "http://ada:secret@") + "?X-Sig=secret"
+    unreachable = "http://ada:secret@localhost:1/a?token=secret"
+    assert await main(url, unreachable, to=str(folder), attempts=2) == 1
+    assert await main(url, to="s3://ada:secret@") == 1
+    printed = capsys.readouterr()
+    assert "secret" not in printed.out + printed.err + caplog.text
+    assert f"{url.replace('secret', '***')}: 404 Not Found\n" in printed.err
+
+
+def test_a_reason_is_never_empty() -> None:
+    assert reason(OSError("full")) == "full"
+    assert reason(TimeoutError()) == "TimeoutError()"
+
+
+@pytest.mark.asyncio
+async def test_a_redirect_to_itself_is_an_error(
+    site: Any, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = site.offer("/a", location="/a")
+    assert await main(url, to=str(folder)) == 1
+    assert capsys.readouterr().err == f"{url}: too many redirects\n"
+
+
+@pytest.mark.asyncio
+async def test_a_terminal_shows_a_bar_for_each_file_and_one_for_all(
+    site: Any,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    a, b = offer("/a"), offer("/b")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    urls = [site.offer("/a[b].txt", bytes(100_000), "stall"), site.offer("/c.txt")]
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(main(*urls, urls[1], to=str(folder)))  # the second one twice
+        await site.busy.wait()
+        site.gate.set()
+    printed = capsys.readouterr()
+    assert sorted(printed.out.splitlines()) == [f"{folder}/a[b].txt", f"{folder}/c.txt"]
+    assert "a[b].txt" in printed.err
+    assert re.match(r" .*100%", printed.err.rpartition("files")[2])
+
+
+# --- What to download
+
+
+@pytest.mark.asyncio
+async def test_urls_come_from_a_file_too_each_once(site: Any, tmp_path: Path) -> None:
+    a, b = site.offer("/a"), site.offer("/b c")
+    b = b.replace("%20", " ")
+    checksum = hashlib.sha256(b"text").hexdigest()
     listed = tmp_path / "urls.txt"
-    # Windows editors begin a file with a mark that is not to be seen.
-    listed.write_text(f"{b}\n\n  {a}\n{b}\n", encoding="utf-8-sig")
-    assert await main(a, to=str(tmp_path / "new" / "folder"), from_file=listed) == 0
-    assert everything_in(tmp_path / "new" / "folder") == ["a", "b"]
-    assert (traffic["/a"], traffic["/b"]) == (1, 1)
+    # Some Windows editors begin a file with an invisible mark.
+    text = f"# a comment\n\n{b} sha256={checksum}\n  {a}\n{b}\n"
+    await asyncio.to_thread(listed.write_text, text, encoding="utf-8-sig")
+    folder = tmp_path / "new" / "folder"
+    assert await main(a, to=str(folder), from_file=listed) == 0
+    assert await asyncio.to_thread(visible, folder) == ["a", "b c"]
+    assert (site.count["/a"], site.count["/b c"]) == (1, 1)
+
+
+@pytest.mark.parametrize("text", [None, "", "# only a comment\n\n"])
+@pytest.mark.asyncio
+async def test_no_url_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None
+) -> None:
+    listed = None
+    if text is not None:
+        listed = tmp_path / "urls.txt"
+        await asyncio.to_thread(listed.write_text, text)
+    assert await main(from_file=listed, to=str(tmp_path / "saved")) == 1
+    assert capsys.readouterr().err == "no URL to download; see --help\n"
 
 
 @pytest.mark.parametrize(
-    ("to", "listed", "why"),
+    ("content", "why"),
     [
-        ("file.txt/folder", None, "Not a directory"),
-        ("gopher://bucket", None, "Unable to recognise URL"),
-        ("s3://", None, "Unable to recognise URL"),
-        ("saved", "urls.txt", "No such file"),
+        (None, "No such file"),
+        (b"\xff\xfe", "can't decode byte 0xff"),
+        (b"http://h/a sha256=1", "line 1: a checksum is"),
     ],
 )
 @pytest.mark.asyncio
-async def test_a_place_or_a_list_that_cannot_be_is_told_in_one_line(
+async def test_a_list_that_cannot_be_read_is_named(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes | None,
+    why: str,
+) -> None:
+    listed = tmp_path / "urls.txt"
+    if content is not None:
+        await asyncio.to_thread(listed.write_bytes, content)
+    assert await main(from_file=listed, to=str(tmp_path / "saved")) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{listed}: ")
+    assert why in line
+
+
+@pytest.mark.parametrize(
+    ("to", "why"),
+    [
+        ("urls.txt/folder", "Not a directory"),
+        ("urls.txt", "Not a directory"),
+        ("gopher://bucket", "Unable to recognise URL"),
+        ("s3://", "Unable to recognise URL"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_place_that_cannot_be_used_is_named(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     to: str,
-    listed: str | None,
     why: str,
 ) -> None:
-    (tmp_path / "file.txt").touch()
+    """Also if the URLs come from a file."""
     monkeypatch.chdir(tmp_path)
-    assert (
-        await main("http://h/a", to=to, from_file=Path(listed) if listed else None) == 1
-    )
+    listed = Path("urls.txt")
+    await asyncio.to_thread(listed.write_text, "http://h/a\n")
+    assert await main(from_file=listed, to=to) == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{listed or to}: ")
+    assert line.startswith(f"{to}: ")
     assert why in line
+
+
+@pytest.mark.asyncio
+async def test_it_overwrites_if_wanted(site: Any, folder: Path) -> None:
+    url = site.offer("/a", etag='"1"')
+    assert await main(url, to=str(folder)) == 0
+    assert await main(url, to=str(folder), overwrite=True) == 0
+    assert "If-None-Match" not in site.requests[1]
+
+
+# --- Requests
+
+
+@pytest.mark.asyncio
+async def test_a_gz_file_is_stored_as_sent(site: Any, folder: Path) -> None:
+    """Some servers send it with a header that would make a browser unpack it."""
+    body = gzip.compress(b"text")
+    url = site.offer("/a.txt.gz", body, encoding="gzip", etag='"1"')
+    assert await main(url, to=str(folder)) == 0
+    assert await asyncio.to_thread((folder / "a.txt.gz").read_bytes) == body
+    assert site.requests[0]["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize("redirected", [False, True])
+@pytest.mark.asyncio
+async def test_the_query_is_sent_as_it_is_given(
+    site: Any, folder: Path, redirected: bool
+) -> None:
+    signed = "/a.txt?X-Sig=a%2Bb%2Fc%3D%3D&t=%7Ex&l=a%2Cb"
+    url = str(site.server.make_url("/")).rstrip("/") + signed
+    site.offer("/a.txt")
+    if redirected:
+        url = site.offer("/latest", location=signed)
+    assert await main(url, to=str(folder)) == 0
+    assert site.urls[-1] == signed
+
+
+@pytest.mark.asyncio
+async def test_headers_are_sent(site: Any, folder: Path) -> None:
+    headers = ("Authorization: Bearer token", "X-Two:  words: more")
+    assert await main(site.offer("/a"), to=str(folder), header=headers) == 0
+    [request] = site.requests
+    assert request["Authorization"] == "Bearer token"
+    assert request["X-Two"] == "words: more"
+
+
+@pytest.mark.asyncio
+async def test_a_token_is_not_sent_to_another_host(site: Any, folder: Path) -> None:
+    elsewhere = site.offer("/b").replace("127.0.0.1", "localhost")
+    url = site.offer("/a", location=elsewhere)
+    header = ("Authorization: Bearer token", "Cookie: a=b")
+    assert await main(url, to=str(folder), header=header) == 0
+    first, second = site.requests
+    assert "Authorization" in first
+    assert "Authorization" not in second
+    assert "Cookie" not in second
+
+
+@pytest.mark.parametrize("header", ["secret", ": secret", "a b: secret", "a: secret\n"])
+@pytest.mark.asyncio
+async def test_a_wrong_header_is_an_error_that_does_not_show_it(
+    folder: Path, capsys: pytest.CaptureFixture[str], header: str
+) -> None:
+    assert await main("http://h/a", to=str(folder), header=(header,)) == 1
+    assert capsys.readouterr().err == '--header: not of the form "Name: value"\n'
+
+
+@pytest.mark.asyncio
+async def test_the_proxy_of_the_environment_is_used(
+    site: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.offer("/a.txt")
+    monkeypatch.setenv("http_proxy", str(site.server.make_url("/")))
+    assert await main("http://example.invalid/a.txt", to=str(folder)) == 0
+    assert site.urls == ["http://example.invalid/a.txt"]
+
+
+@pytest.mark.parametrize("variable", [True, False])
+@pytest.mark.asyncio
+async def test_the_password_in_netrc_is_used(
+    site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: bool
+) -> None:
+    name = "_netrc" if sys.platform == "win32" else ".netrc"
+    netrc = tmp_path / name  # the home folder of this test
+    if variable:
+        netrc = tmp_path / "passwords"
+        monkeypatch.setenv("NETRC", str(netrc))
+    text = "machine 127.0.0.1 login ada password secret\n"
+    await asyncio.to_thread(netrc.write_text, text)
+    assert await main(site.offer("/a"), to=str(tmp_path / "saved")) == 0
+    [request] = site.requests
+    assert request["Authorization"] == basic("ada:secret")
+
+
+@pytest.mark.asyncio
+async def test_the_password_in_a_url_is_used(site: Any, folder: Path) -> None:
+    url = site.offer("/a").replace("http://", "http://ada:p%40ss@")
+    assert await main(url, to=str(folder)) == 0
+    [request] = site.requests
+    assert request["Authorization"] == basic("ada:p@ss")
+
+
+# --- Time
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(4, 1), (7, 0)])
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_the_timeout_is_for_silence_and_not_for_the_whole_file(
+async def test_the_timeout_is_for_a_pause_and_not_for_the_whole_file(
     offer: Offer, folder: Path, seconds: float, status: int
 ) -> None:
-    url = offer("/a", b"text", "slow")  # twice 5 s
+    url = offer("/a", b"text", "slow")  # two pauses of 5 s
     assert await main(url, to=str(folder), timeout=seconds, attempts=1) == status
 
 
@@ -528,87 +309,138 @@ async def test_a_timeout_may_be_infinite(offer: Offer, folder: Path) -> None:
 async def test_the_timeout_is_for_connecting_too(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with (
-        socket.socket() as silent
-    ):  # it takes the call and says nothing, so no TLS begins
+    with socket.socket() as silent:  # it accepts connections, but TLS never begins
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         url = f"https://127.0.0.1:{silent.getsockname()[1]}/a"
-        # Where it overwrites, it does not ask the store, whose threads know no virtual
-        # clock.
-        assert (
-            await main(url, to=str(folder), timeout=7, attempts=1, overwrite=True) == 1
-        )
+        assert await main(url, to=str(folder), timeout=7, attempts=1) == 1
     assert asyncio.get_running_loop().time() == pytest.approx(7)
     assert capsys.readouterr().err.startswith(f"{url}: Connection timeout")
 
 
-@pytest.mark.asyncio
-async def test_it_overwrites_if_it_shall(offer: Offer, folder: Path) -> None:
-    (folder / "a").write_bytes(b"old")
-    assert await main(offer("/a", b"new"), to=str(folder), overwrite=True) == 0
-    assert (folder / "a").read_bytes() == b"new"
+# --- A real server that speaks the protocol of S3
 
 
-@pytest.mark.asyncio
-async def test_a_terminal_shows_a_bar_for_each_file_and_one_for_all(
-    offer: Offer,
-    folder: Path,
-    busy: asyncio.Event,
-    gate: asyncio.Event,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setenv("TERM", "xterm")
-    urls = [offer("/a[b].txt", bytes(100_000), "stall"), offer("/c.txt")]
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(main(*urls, urls[1], to=str(folder)))  # the second one twice
-        await busy.wait()
-        gate.set()
-    printed = capsys.readouterr()
-    assert sorted(printed.out.splitlines()) == [f"{folder}/a[b].txt", f"{folder}/c.txt"]
-    assert "a[b].txt" in printed.err
-    assert re.match(r" files .*100%", printed.err.rpartition("all")[2])
-
-
-# A real S3 protocol server.
+async def content(place: str) -> dict[str, bytes]:
+    """Return all files in a bucket, by name."""
+    store = from_url(place)
+    names = [file["path"] for file in await store.list().collect_async()]
+    return {
+        name: bytes(await (await store.get_async(name)).bytes_async()) for name in names
+    }
 
 
 @pytest.mark.asyncio
 async def test_the_same_program_fills_a_bucket(
-    offer: Offer, bucket: str, capsys: pytest.CaptureFixture[str]
+    site: Any, bucket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = f"s3://{bucket.rpartition('/')[2]}/backup"
-    small, big = offer("/small.txt"), offer("/big.bin", bytes(BIG))
-    assert await main(small, big, offer("/empty", b"", "chunked"), to=place) == 0
-    store = from_url(place)
-    assert await content(store) == {
-        "small.txt": b"text",
-        "big.bin": bytes(BIG),
-        "empty": b"",
-    }
+    small = site.offer("/small.txt", etag='"1"')
+    big = site.offer("/big.bin", bytes(BIG), etag='"2"')
+    empty = site.offer("/empty", b"", "chunked")
+    assert await main(small, big, empty, to=place) == 0
+    expected = {"small.txt": b"text", "big.bin": bytes(BIG), "empty": b""}
+    assert await content(place) == expected
+
     assert await main(small, big, to=place) == 0
     assert capsys.readouterr().out.count(f"{place}/big.bin\n") == 2
-    assert await main(small, to="s3://no-such-bucket") == 1
-    assert capsys.readouterr().err.startswith(
-        f"{small}: Object at location small.txt not found"
-    )
+    assert site.requests[-1]["If-None-Match"] in {'"1"', '"2"'}
+
+    site.offer("/small.txt", b"new!", etag='"3"')
+    assert await main(small, to=place) == 0
+    assert (await content(place))["small.txt"] == b"new!"
+
+
+@pytest.mark.asyncio
+async def test_a_missing_bucket_is_an_error(
+    site: Any, bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = site.offer("/a")
+    assert await main(url, to="s3://no-such-bucket") == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{url}: Object at location a not found")
 
 
 @pytest.mark.asyncio
 async def test_a_bucket_keeps_no_hidden_part_of_a_file_that_was_cut_or_cancelled(
-    local: Downloader, bucket: str, offer: Offer, busy: asyncio.Event
+    site: Any, bucket: str, session: aiohttp.ClientSession
 ) -> None:
-    store = from_url(f"s3://{bucket.rpartition('/')[2]}")
-    downloader = replace(local, store=store)
-    with pytest.raises(aiohttp.ClientPayloadError):
-        await downloader.save(offer("/a.bin", bytes(4 * PART), "cut"), "a.bin")
+    place = f"s3://{bucket.rpartition('/')[2]}"
+    url = site.offer("/a.bin", bytes(2 * BIG), "cut", "stall")
+    assert await main(url, to=place, attempts=1) == 1
     async with asyncio.TaskGroup() as tasks:
-        url = offer("/a.bin", bytes(4 * PART), "stall")
-        work = tasks.create_task(downloader.save(url, "a.bin"))
-        await busy.wait()
+        work = tasks.create_task(main(url, to=place))
+        await site.busy.wait()
         work.cancel()
-    async with local.session.get(f"{bucket}?uploads") as answer:
+    assert work.cancelled()
+    async with session.get(f"{bucket}?uploads") as answer:
         assert "<Upload>" not in await answer.text()
-    assert await content(store) == {}
+    assert await content(place) == {}
+
+
+@pytest.mark.asyncio
+async def test_a_wrong_checksum_leaves_nothing_in_a_bucket(
+    site: Any, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = f"s3://{bucket.rpartition('/')[2]}"
+    listed = tmp_path / "urls.txt"
+    url = site.offer("/a.bin", bytes(BIG))
+    await asyncio.to_thread(listed.write_text, f"{url} sha256={'0' * 64}\n")
+    assert await main(from_file=listed, to=place) == 1
+    assert "sha256 is " in capsys.readouterr().err
+    assert await content(place) == {}
+
+
+@pytest.mark.asyncio
+async def test_an_endpoint_without_encryption_is_explained(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("AWS_ALLOW_HTTP")
+    assert await main("http://h/a", to="s3://bucket") == 1
+    assert capsys.readouterr().err == (
+        "s3://bucket: AWS_ENDPOINT_URL is not encrypted (http://); "
+        "set AWS_ALLOW_HTTP=true to allow it\n"
+    )
+
+
+# --- The README
+
+
+def commands() -> list[list[str]]:
+    """Return the arguments of the commands that the README shows."""
+    lines = README.read_text(encoding="utf-8").splitlines()
+    found = []
+    for line in lines:
+        if line.startswith("uv run ") and ("://" in line or "--from-file" in line):
+            found.append(shlex.split(line, comments=True)[3:])
+    return found
+
+
+@pytest.mark.parametrize("arguments", commands(), ids=" ".join)
+@pytest.mark.asyncio
+async def test_the_commands_in_the_readme_work(
+    site: Any,
+    bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+) -> None:
+    """They run with the local site and the local bucket in place of real ones."""
+    monkeypatch.chdir(tmp_path)
+    root = str(site.server.make_url("/")).rstrip("/")
+    for path in ("/a.png", "/b.png", "/big.iso"):
+        site.offer(path)
+    text = f"# pictures\n{root}/a.png\n{root}/b.png\n"
+    await asyncio.to_thread(Path("urls.txt").write_text, text)
+    arguments = [
+        argument.replace("https://example.org", root).replace(
+            "s3://bucket", f"s3://{bucket.rpartition('/')[2]}"
+        )
+        for argument in arguments
+    ]
+    app = cyclopts.App(exit_on_error=False, print_error=False)
+    app.default(main)
+    command, bound, _ = app.parse_args(arguments)
+    assert await command(*bound.args, **bound.kwargs) == 0
+    assert capsys.readouterr().out

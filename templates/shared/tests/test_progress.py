@@ -64,3 +64,26 @@ def test_lines_printed_under_a_bar_still_reach_a_file(
         print("a fact")
         bar.advance()
     assert capsys.readouterr().out == "a fact\n"
+
+
+def test_a_large_item_has_a_bar_of_its_own(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Progress("files", total=1) as bar:
+        with bar.track("a[b].bin", total=100, done=20) as advance:
+            advance(30)
+        bar.advance()
+    stderr = capsys.readouterr().err
+    assert "a[b].bin" in stderr
+    assert "20%" in stderr
+
+
+def test_without_a_terminal_a_large_item_is_not_shown(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.INFO)
+    with Progress("files", total=1) as bar, bar.track("a.bin", total=100) as advance:
+        advance(100)
+    assert capsys.readouterr().err == ""
+    assert messages(caplog) == []

@@ -1,0 +1,228 @@
+"""Download files: several at a time, with retries, resuming what was cut off."""
+
+import asyncio
+import hashlib
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal
+
+import aiohttp
+
+from .file_names import FileNames
+from .progress import Progress
+from .responses import (
+    Checksum,
+    ChecksumError,
+    IncompleteError,
+    ResponseBody,
+    check_range,
+    check_status,
+    is_answer_to_range,
+    is_unchanged,
+    resume_headers,
+)
+from .retries import RateLimit, RateLimitError, is_temporary, retry
+from .storage import Storage
+from .text import printable
+from .url_list import Source, encode_url
+from .versions import Part, Version, hash_of_url
+
+log = logging.getLogger(__name__)
+
+MAX_WAIT = 600.0  # seconds that a server may delay a file because of its rate limit
+
+# What ends the download of one file. Anything else is a bug, and ends the program.
+EXPECTED_ERRORS = (aiohttp.ClientError, RateLimitError, OSError, ValueError)
+
+Status = Literal["saved", "present", "failed"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What has become of a source: it was saved, was present already, or failed.
+
+    `name` is the name of the file, or None if the download failed with `error`.
+    """
+
+    source: Source
+    status: Status
+    name: str | None = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Downloader:
+    """Downloads files with `session` into `storage`.
+
+    Raises ValueError if `concurrency` or `attempts` is not positive.
+    """
+
+    session: aiohttp.ClientSession
+    storage: Storage
+    progress: Progress
+    concurrency: int = 8
+    attempts: int = 5
+    overwrite: bool = False
+    # One for each host: a busy server does not delay the downloads from others.
+    rate_limits: defaultdict[str | None, RateLimit] = field(
+        default_factory=lambda: defaultdict(RateLimit), init=False, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1 or self.attempts < 1:
+            raise ValueError(
+                f"limits must be positive: {self.concurrency=}, {self.attempts=}"
+            )
+
+    # --- All files
+
+    async def download_all(
+        self, sources: Iterable[Source], on_result: Callable[[Result], object]
+    ) -> None:
+        """Download all sources, and call `on_result` with the result of each.
+
+        A source that fails does not stop the others.
+        """
+        names = FileNames()
+        waiting = iter(sources)
+
+        async def work() -> None:
+            # All workers share one iterator, so each source is taken by one of them.
+            for source in waiting:
+                on_result(await self._result(source, names))
+
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(self.concurrency):
+                workers.create_task(work())
+
+    async def _result(self, source: Source, names: FileNames) -> Result:
+        try:
+            name = names.claim(source.url)
+            status = await self.download(source, name)
+        except EXPECTED_ERRORS as error:
+            return Result(source, "failed", error=error)
+        return Result(source, status, name)
+
+    # --- One file
+
+    async def download(self, source: Source, name: str) -> Status:
+        """Save a source as `name`, unless the storage has its current version.
+
+        Temporary errors are retried. While each round of attempts brings more of the
+        file, there is another round: even a server that cuts every response delivers a
+        large file in the end. Raises one of EXPECTED_ERRORS.
+        """
+        loop = asyncio.get_running_loop()
+        host = encode_url(source.url).host
+        while True:
+            size_before = await self._part_size(name)
+            try:
+                return await retry(
+                    partial(self._attempt, source, name),
+                    attempts=self.attempts,
+                    rate_limit=self.rate_limits[host],
+                    deadline=loop.time() + MAX_WAIT,
+                )
+            except EXPECTED_ERRORS as error:
+                if not is_temporary(error):
+                    raise
+                if await self._part_size(name) <= size_before:
+                    raise
+
+    async def _part_size(self, name: str) -> int:
+        part = await self.storage.part(name)
+        if part is None:
+            return 0
+        return part.size
+
+    # --- One attempt
+
+    async def _attempt(self, source: Source, name: str) -> Status:
+        part = await self._resumable_part(source, name)
+        finished = await self._finished_version(source, name)
+        headers = {"Accept-Encoding": "identity"}
+        if part is not None:
+            headers.update(resume_headers(part))
+        elif finished is not None and finished.etag is not None:
+            headers["If-None-Match"] = finished.etag
+
+        url = encode_url(source.url)
+        async with self.session.get(url, headers=headers) as response:
+            if finished is not None and is_unchanged(response, finished, source.url):
+                return "present"
+            if part is not None and is_answer_to_range(response):
+                await self._check_range(response, part, name)
+            else:
+                # The response to a range is a whole file if the file has changed, or if
+                # the server does not support ranges.
+                check_status(response)
+                part = None
+            await self._save(response, source, name, part)
+        return "saved"
+
+    async def _resumable_part(self, source: Source, name: str) -> Part | None:
+        part = await self.storage.part(name)
+        if part is None or not part.can_resume(source.url):
+            return None
+        return part
+
+    async def _finished_version(self, source: Source, name: str) -> Version | None:
+        if self.overwrite:
+            return None
+        version = await self.storage.finished(name)
+        if version is None or version.url_sha256 != hash_of_url(source.url):
+            return None
+        if source.sha256 not in {None, version.sha256}:
+            return None  # this checksum has not been verified
+        return version
+
+    async def _check_range(
+        self, response: aiohttp.ClientResponse, part: Part, name: str
+    ) -> None:
+        try:
+            check_range(response, part)
+        except IncompleteError:
+            # Without the part, the next attempt requests the whole file.
+            await self.storage.discard_part(name)
+            raise
+
+    async def _save(
+        self,
+        response: aiohttp.ClientResponse,
+        source: Source,
+        name: str,
+        part: Part | None,
+    ) -> None:
+        """Save the body of a response: a whole file, or the rest after a part."""
+        if part is None:
+            version = Version.of(response, source.url)
+            offset = 0
+        else:
+            version = part.version
+            offset = part.size
+        if "Content-Encoding" in response.headers:
+            encoding = printable(response.headers["Content-Encoding"])
+            log.warning("%s is stored as sent, with encoding %s", name, encoding)
+
+        checksum = await self._checksum(source, name, offset)
+        remaining = None if version.size is None else version.size - offset
+        with self.progress.track(name, version.size, offset) as advance:
+            body = ResponseBody(response, remaining, advance, checksum)
+            version = replace(version, sha256=source.sha256)
+            try:
+                await self.storage.save(name, version, body, offset)
+            except ChecksumError:
+                await self.storage.discard_part(name)
+                raise
+
+    async def _checksum(
+        self, source: Source, name: str, offset: int
+    ) -> Checksum | None:
+        if source.sha256 is None:
+            return None
+        if offset == 0:
+            return Checksum(source.sha256, hashlib.sha256())
+        return Checksum(source.sha256, await self.storage.part_sha256(name))

@@ -1,0 +1,303 @@
+"""Save files in a folder: each of them is there as a whole, or not at all.
+
+A bucket (bucket.py) has the same methods. A folder can resume downloads too. Its hidden
+subfolder contains:
+
+    .downloads/parts/NAME     the bytes of NAME that have arrived so far
+    .downloads/versions/NAME  the version of these bytes; if there is no part, of NAME
+"""
+
+import asyncio
+import hashlib
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import ParamSpec, Protocol, Self, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from .file_names import STATE_FOLDER
+from .versions import Part, Version
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# bytes; a file up to this size is written by one call in a thread
+SMALL_FILE = 2**20
+
+
+class Body(Protocol):
+    """The chunks of a file. Iterating raises an error unless all of them arrive."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    def close(self) -> None:
+        """Make the iteration fail, also one that waits for the next chunk."""
+
+
+class Storage(Protocol):
+    """A place for files. Its methods raise OSError if it does not work."""
+
+    async def finished(self, name: str) -> Version | None:
+        """Return the version of a finished file; None if it is missing or unknown."""
+
+    async def part(self, name: str) -> Part | None:
+        """Return what an earlier download of the file has left."""
+
+    async def part_sha256(self, name: str) -> "hashlib._Hash":
+        """Return the hash of the part, to be updated with the rest of the file."""
+
+    async def discard_part(self, name: str) -> None:
+        """Delete the part, if there is one."""
+
+    async def save(
+        self, name: str, version: Version, body: Body, offset: int = 0
+    ) -> None:
+        """Save a file; the first `offset` bytes of it are in the part.
+
+        If this fails or is cancelled, an earlier file of this name stays as it is.
+        """
+
+
+async def open_storage(to: str) -> Storage:
+    """Return the storage at a path or URL. A missing folder is created.
+
+    Raises OSError or ValueError if that is not possible.
+    """
+    if to.startswith("file://"):
+        to = url2pathname(urlsplit(to).path)
+    if "://" not in to:
+        return await in_thread(FolderStorage, Path(to))
+    # Imported here because only buckets need this library.
+    from .bucket import open_bucket
+
+    return await in_thread(open_bucket, to)
+
+
+class FolderStorage:
+    """Saves files in a folder, which is created if it does not exist."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.parts = folder / STATE_FOLDER / "parts"
+        self.versions = folder / STATE_FOLDER / "versions"
+        self.parts.mkdir(parents=True, exist_ok=True)
+        self.versions.mkdir(parents=True, exist_ok=True)
+        # For all other names, there is nothing to look up.
+        self._known_names = set(os.listdir(self.versions))
+
+    # --- What is there
+
+    async def finished(self, name: str) -> Version | None:
+        if name not in self._known_names:
+            return None
+        return await in_thread(self._finished, name)
+
+    def _finished(self, name: str) -> Version | None:
+        version = read_version(self.versions / name)
+        if version is None or (self.parts / name).exists():
+            return None
+        try:
+            size = (self.folder / name).stat().st_size
+        except FileNotFoundError:
+            return None
+        if version.size not in {None, size}:
+            return None  # the file was changed by another program
+        return version
+
+    async def part(self, name: str) -> Part | None:
+        if name not in self._known_names:
+            return None
+        return await in_thread(self._part, name)
+
+    def _part(self, name: str) -> Part | None:
+        try:
+            size = (self.parts / name).stat().st_size
+        except FileNotFoundError:
+            return None
+        version = read_version(self.versions / name)
+        if version is None:
+            return None
+        return Part(version, size)
+
+    async def part_sha256(self, name: str) -> "hashlib._Hash":
+        return await in_thread(hash_file, self.parts / name)
+
+    async def discard_part(self, name: str) -> None:
+        await in_thread((self.parts / name).unlink, missing_ok=True)
+
+    # --- Saving
+
+    async def save(
+        self, name: str, version: Version, body: Body, offset: int = 0
+    ) -> None:
+        self._known_names.add(name)
+        try:
+            if offset == 0 and is_small(version):
+                await self._save_small(name, version, body)
+            else:
+                await self._save_chunks(name, version, body, offset)
+        except BaseException:
+            if version.validator is None:
+                await self.discard_part(name)  # it could not be resumed
+            raise
+
+    async def _save_small(self, name: str, version: Version, body: Body) -> None:
+        """Save a file by one call in a thread, since each call takes its time."""
+        data = bytearray()
+        is_complete = False
+        try:
+            async for chunk in body:
+                data += chunk
+            is_complete = True
+        finally:
+            await in_thread(self._write_small, name, version, data, is_complete)
+
+    def _write_small(
+        self, name: str, version: Version, data: bytearray, is_complete: bool
+    ) -> None:
+        with PartFile(self.parts / name) as part:
+            self._begin(part, name, version, 0)
+            part.write(data)
+            if is_complete:
+                part.finish(self.folder / name)
+
+    async def _save_chunks(
+        self, name: str, version: Version, body: Body, offset: int
+    ) -> None:
+        part = PartFile(self.parts / name)
+        try:
+            await in_thread(self._begin, part, name, version, offset)
+            async for chunk in body:
+                await in_thread(part.write, chunk)
+            await in_thread(part.finish, self.folder / name)
+        finally:
+            await in_thread(part.close)
+
+    def _begin(
+        self, part: "PartFile", name: str, version: Version, offset: int
+    ) -> None:
+        part.open(offset)
+        # Only now, so that a part never has the version of other bytes.
+        (self.versions / name).write_text(version.to_json(), encoding="ascii")
+
+
+class PartFile:
+    """A part that this process writes. It is locked, so that no other process does."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self._file: FileIO | None = None
+
+    def open(self, size: int) -> None:
+        """Open or create the part, and cut it off after `size` bytes.
+
+        Raises BlockingIOError if another process writes it.
+        """
+        # Without a buffer: what is written cannot fail later, while it is closed.
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+        lock(self._file.fileno())
+        if not os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path)):
+            raise BlockingIOError("another program has just downloaded this file")
+        self._file.truncate(size)
+        self.size = size
+
+    def write(self, data: bytes | bytearray) -> None:
+        """Append data."""
+        assert self._file is not None
+        rest = memoryview(data)
+        while rest:
+            # On a disk that is nearly full, this may write less than all.
+            written = self._file.write(rest)
+            rest = rest[written:]
+        self.size += len(data)
+
+    def finish(self, target: Path) -> None:
+        """Make the part the file `target`, once all of it is on the disk.
+
+        The data is flushed before the name appears: after a power cut, the name would
+        otherwise belong to an empty file.
+        """
+        assert self._file is not None
+        os.fsync(self._file.fileno())
+        size = os.fstat(self._file.fileno()).st_size
+        if size != self.size:
+            raise OSError(f"{size} bytes were stored instead of {self.size}")
+        if sys.platform == "win32":
+            self._file.close()  # Windows does not rename open files
+        os.replace(self.path, target)
+
+    def close(self) -> None:
+        """Close the part, which also unlocks it."""
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def lock(descriptor: int) -> None:
+    """Lock an open file until it is closed. Raises BlockingIOError if it is locked."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise BlockingIOError("another program is downloading this file") from None
+
+
+def is_small(version: Version) -> bool:
+    """Return whether a file is known to be small."""
+    return version.size is not None and version.size <= SMALL_FILE
+
+
+def read_version(path: Path) -> Version | None:
+    """Return the version in a file, or None if there is none."""
+    try:
+        text = path.read_text(encoding="ascii")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
+    return Version.from_json(text)
+
+
+def hash_file(path: Path) -> "hashlib._Hash":
+    """Return the SHA-256 hash of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256")
+
+
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return what `function` returns, running it in a thread.
+
+    If this is cancelled, it first waits until the function has returned: the caller can
+    then clean up without the thread still using a file.
+    """
+    # asyncio.to_thread() would need one more task for each call.
+    loop = asyncio.get_running_loop()
+    work = loop.run_in_executor(None, partial(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()  # mark it as seen: the cancellation is what counts
+        raise

@@ -1,0 +1,519 @@
+"""What is promised for each file, tested with a site that fails in many ways."""
+
+import asyncio
+import gzip
+import hashlib
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from downloads.bucket import BucketStorage
+from downloads.downloader import Downloader, Result
+from downloads.responses import ChecksumError
+from downloads.storage import FolderStorage, PartFile, Storage
+from downloads.url_list import Source
+
+Offer = Callable[..., str]
+BIG = 3 * 2**20 + 1  # bytes; too large to be written by one call
+
+
+async def content(storage: Storage) -> dict[str, bytes]:
+    """Return all finished files, by name."""
+    if isinstance(storage, FolderStorage):
+        return await asyncio.to_thread(files_in, storage.folder)
+    assert isinstance(storage, BucketStorage)
+    names = [file["path"] for file in await storage.store.list().collect_async()]
+    return {
+        name: bytes(await (await storage.store.get_async(name)).bytes_async())
+        for name in names
+    }
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def parts_in(folder: Path) -> list[str]:
+    return os.listdir(folder / ".downloads" / "parts")
+
+
+class Results(list[Result]):
+    """Collects results."""
+
+    def statuses(self) -> list[str]:
+        return [result.status for result in self]
+
+
+async def download(
+    downloader: Downloader, *urls: str, sha256: str | None = None
+) -> Results:
+    """Download URLs, and return the results."""
+    results = Results()
+    sources = [Source(url, sha256) for url in urls]
+    await downloader.download_all(sources, results.append)
+    return results
+
+
+# --- Whole or not at all
+
+
+@pytest.mark.parametrize("size", [0, 1, 100_000, BIG])
+@pytest.mark.asyncio
+async def test_a_file_arrives_as_it_is(
+    downloader: Downloader, offer: Offer, size: int
+) -> None:
+    body = os.urandom(size)
+    results = await download(downloader, offer("/a.bin", body))
+    assert results == [Result(results[0].source, "saved", "a.bin")]
+    assert await content(downloader.storage) == {"a.bin": body}
+
+
+@pytest.mark.parametrize("body", [b"", b"text", bytes(BIG)])
+@pytest.mark.asyncio
+async def test_a_file_of_unknown_size_arrives_too(
+    downloader: Downloader, offer: Offer, body: bytes
+) -> None:
+    await download(downloader, offer("/a.bin", body, "chunked"))
+    assert await content(downloader.storage) == {"a.bin": body}
+
+
+@pytest.mark.parametrize("name", ["a.txt.gz", "a.txt"])
+@pytest.mark.asyncio
+async def test_a_compressed_body_is_stored_as_sent(
+    downloader: Downloader,
+    offer: Offer,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+) -> None:
+    body = gzip.compress(b"text" * 1000)
+    url = offer(f"/{name}", body, encoding="gzip", etag='"1"')
+    assert (await download(downloader, url)).statuses() == ["saved"]
+    assert await content(downloader.storage) == {name: body}
+    assert (await download(downloader, url)).statuses() == ["present"]
+    assert f"{name} is stored as sent, with encoding gzip" in caplog.text
+
+
+@pytest.mark.parametrize("fault", ["cut", "long"])
+@pytest.mark.parametrize("size", [4, BIG])
+@pytest.mark.parametrize("encoding", [None, "gzip"])
+@pytest.mark.parametrize("older", [{}, {"a.bin": b"older"}])
+@pytest.mark.asyncio
+async def test_an_incomplete_file_leaves_what_was_there(
+    local: Downloader,
+    folder: Path,
+    offer: Offer,
+    older: dict[str, bytes],
+    encoding: str | None,
+    size: int,
+    fault: str,
+) -> None:
+    for name, body in older.items():
+        await asyncio.to_thread((folder / name).write_bytes, body)
+    url = offer("/a.bin", bytes(size), fault, encoding=encoding)
+    [result] = await download(replace(local, attempts=1), url)
+    assert isinstance(result.error, aiohttp.ClientPayloadError)
+    assert await content(local.storage) == older
+    assert await asyncio.to_thread(parts_in, folder) == []  # it could not be resumed
+
+
+@pytest.mark.asyncio
+async def test_a_name_appears_when_its_file_is_complete(
+    downloader: Downloader, site: Any
+) -> None:
+    url = site.offer("/a.bin", bytes(BIG), "stall")
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(download(downloader, url))
+        await site.busy.wait()
+        assert await content(downloader.storage) == {}
+        site.gate.set()
+    assert await content(downloader.storage) == {"a.bin": bytes(BIG)}
+
+
+@pytest.mark.asyncio
+async def test_cancelled_at_any_await_it_leaves_no_file_under_the_name(
+    local: Downloader,
+    folder: Path,
+    offer: Offer,
+    cancel_everywhere: Callable[..., Awaitable[int]],
+) -> None:
+    url = offer("/a.bin", bytes(BIG), etag='"1"')
+    await asyncio.to_thread((folder / "a.bin").write_bytes, b"older")
+
+    async def check() -> None:
+        assert await content(local.storage) in [
+            {"a.bin": b"older"},
+            {"a.bin": bytes(BIG)},
+        ]
+
+    # An open connection would be a task of the site that is left.
+    connector = aiohttp.TCPConnector(force_close=True)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        local = replace(local, session=session)
+        awaits = await cancel_everywhere(
+            lambda: local.download(Source(url), "a.bin"), check
+        )
+    assert awaits > 2
+    assert await content(local.storage) == {"a.bin": bytes(BIG)}
+
+
+# --- Resuming
+
+
+@pytest.mark.parametrize(
+    "validator", [{"etag": '"1"'}, {"last_modified": "Mon, 30 Nov 2026 00:00:00 GMT"}]
+)
+@pytest.mark.asyncio
+async def test_a_cut_download_is_resumed(
+    local: Downloader, site: Any, validator: dict[str, str]
+) -> None:
+    body = os.urandom(BIG)
+    url = site.offer("/a.bin", body, "cut", **validator)
+    assert (await download(local, url)).statuses() == ["saved"]
+    assert await content(local.storage) == {"a.bin": body}
+    first, second = site.requests
+    assert "Range" not in first
+    assert second["Range"] == f"bytes={BIG // 2}-"
+    assert second["If-Range"] in validator.values()
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_download_is_resumed_by_a_later_run(
+    local: Downloader, folder: Path, site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = os.urandom(BIG)
+    url = site.offer("/a.bin", body, "stall", etag='"1"')
+    loop = asyncio.get_running_loop()
+    written = asyncio.Event()
+    write = PartFile.write
+
+    def write_and_tell(part: PartFile, data: bytes) -> None:
+        write(part, data)
+        loop.call_soon_threadsafe(written.set)
+
+    monkeypatch.setattr(PartFile, "write", write_and_tell)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(download(local, url))
+        await written.wait()
+        task.cancel()
+    assert await content(local.storage) == {}
+
+    later = await asyncio.to_thread(FolderStorage, folder)
+    await download(replace(local, storage=later), url)
+    assert await content(later) == {"a.bin": body}
+    assert "Range" in site.requests[-1]
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.asyncio
+async def test_a_server_that_cuts_every_response_delivers_in_the_end(
+    local: Downloader, site: Any
+) -> None:
+    body = os.urandom(BIG)
+    url = site.offer("/a.bin", body, *["cut"] * 15, etag='"1"')
+    results = await download(replace(local, attempts=2), url)
+    assert results.statuses() == ["saved"]
+    assert await content(local.storage) == {"a.bin": body}
+    assert site.count["/a.bin"] == 16
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.asyncio
+async def test_without_ranges_the_file_is_sent_again(
+    downloader: Downloader, site: Any
+) -> None:
+    body = os.urandom(BIG)
+    url = site.offer("/a.bin", body, "cut", etag='"1"', ranges=False)
+    assert (await download(downloader, url)).statuses() == ["saved"]
+    assert await content(downloader.storage) == {"a.bin": body}
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.asyncio
+async def test_a_server_that_always_cuts_and_cannot_resume_is_given_up(
+    local: Downloader, site: Any
+) -> None:
+    url = site.offer("/a.bin", bytes(BIG), *["cut"] * 99, etag='"1"', ranges=False)
+    results = await download(replace(local, attempts=3), url)
+    assert results.statuses() == ["failed"]
+    assert site.count["/a.bin"] == 6  # the first three attempts brought something new
+
+
+@pytest.mark.parametrize("body", [b"b" * BIG, b"small"])
+@pytest.mark.asyncio
+async def test_a_file_that_has_changed_starts_again(
+    local: Downloader, site: Any, body: bytes
+) -> None:
+    url = site.offer("/a.bin", b"a" * BIG, *["cut"] * 9, etag='"1"', ranges=False)
+    assert (await download(replace(local, attempts=1), url)).statuses() == ["failed"]
+    site.offer("/a.bin", body, etag='"2"')
+    assert (await download(local, url)).statuses() == ["saved"]
+    assert site.requests[-1]["If-Range"] == '"1"'
+    assert await content(local.storage) == {"a.bin": body}
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.asyncio
+async def test_a_file_that_has_shrunk_with_the_same_etag_starts_again(
+    local: Downloader, site: Any
+) -> None:
+    url = site.offer("/a.bin", bytes(BIG), *["cut"] * 9, etag='"1"', ranges=False)
+    assert (await download(replace(local, attempts=1), url)).statuses() == ["failed"]
+    site.offer("/a.bin", b"small", etag='"1"')  # answers 416
+    assert (await download(local, url)).statuses() == ["saved"]
+    assert await content(local.storage) == {"a.bin": b"small"}
+
+
+@pytest.mark.parametrize(
+    "wrong", ["bytes 0-9/10", f"bytes 1-{BIG - 1}/{BIG}", "bytes 5-6/7", "none"]
+)
+@pytest.mark.virtual_clock
+@pytest.mark.asyncio
+async def test_a_wrong_range_is_not_used(
+    local: Downloader, site: Any, wrong: str
+) -> None:
+    body = os.urandom(BIG)
+    url = site.offer("/a.bin", body, "cut", etag='"1"', content_range=wrong)
+    assert (await download(local, url)).statuses() == ["saved"]
+    assert await content(local.storage) == {"a.bin": body}
+    assert "Range" not in site.requests[-1]
+
+
+# --- Files that are present
+
+
+@pytest.mark.parametrize("how", [{"etag": '"1"'}, {"last_modified": "Mon"}, {}])
+@pytest.mark.asyncio
+async def test_a_second_run_downloads_only_what_is_missing(
+    downloader: Downloader, site: Any, how: dict[str, str]
+) -> None:
+    a, b = site.offer("/a", **how), site.offer("/b", **how)
+    assert (await download(downloader, a)).statuses() == ["saved"]
+    statuses = (await download(downloader, a, b)).statuses()
+    assert sorted(statuses) == ["present", "saved"]
+    assert (await download(downloader, a, b)).statuses() == ["present", "present"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"etag": '"1"'}, {"etag": '"2"'}),
+        ({"last_modified": "Mon"}, {"last_modified": "Tue"}),
+        ({"etag": '"1"'}, {}),
+        ({}, {"etag": '"1"'}),
+    ],
+)
+@pytest.mark.asyncio
+async def test_another_version_of_the_same_size_is_downloaded(
+    downloader: Downloader, site: Any, before: dict[str, str], after: dict[str, str]
+) -> None:
+    await download(downloader, site.offer("/a", b"old!", **before))
+    url = site.offer("/a", b"new!", **after)
+    results = await download(downloader, url)
+    assert results.statuses() == ["saved"]
+    assert await content(downloader.storage) == {"a": b"new!"}
+
+
+@pytest.mark.asyncio
+async def test_the_server_need_not_send_a_file_that_is_present(
+    downloader: Downloader, site: Any
+) -> None:
+    url = site.offer("/a.bin", bytes(BIG), etag='"1"')
+    await download(downloader, url)
+    await download(downloader, url)
+    assert site.requests[1]["If-None-Match"] == '"1"'
+
+
+@pytest.mark.asyncio
+async def test_a_file_from_another_url_is_not_taken_for_this_one(
+    downloader: Downloader, site: Any
+) -> None:
+    await download(downloader, site.offer("/x/a", b"x", etag='"1"'))
+    await download(downloader, site.offer("/y/a", b"y", etag='"1"'))
+    assert await content(downloader.storage) == {"a": b"y"}
+
+
+@pytest.mark.asyncio
+async def test_a_file_of_unknown_origin_is_replaced(
+    downloader: Downloader, folder: Path, offer: Offer
+) -> None:
+    if isinstance(downloader.storage, FolderStorage):
+        await asyncio.to_thread((folder / "a").write_bytes, b"old!")
+    await download(downloader, offer("/a", b"new!"))
+    assert await content(downloader.storage) == {"a": b"new!"}
+
+
+@pytest.mark.asyncio
+async def test_everything_is_downloaded_again_if_wanted(
+    downloader: Downloader, site: Any
+) -> None:
+    url = site.offer("/a", b"old!", etag='"1"')
+    await download(downloader, url)
+    site.offer("/a", b"new!", etag='"1"')
+    results = await download(replace(downloader, overwrite=True), url)
+    assert results.statuses() == ["saved"]
+    assert await content(downloader.storage) == {"a": b"new!"}
+
+
+# --- Checksums
+
+
+@pytest.mark.parametrize("size", [4, BIG])
+@pytest.mark.asyncio
+async def test_a_file_with_the_right_checksum_is_saved(
+    downloader: Downloader, site: Any, size: int
+) -> None:
+    body = os.urandom(size)
+    sha256 = hashlib.sha256(body).hexdigest()
+    url = site.offer("/a", body, "cut", etag='"1"')
+    assert (await download(downloader, url, sha256=sha256)).statuses() == ["saved"]
+    assert (await download(downloader, url, sha256=sha256)).statuses() == ["present"]
+    # A checksum that has never been verified is.
+    other = "0" * 64
+    assert (await download(downloader, url, sha256=other)).statuses() == ["failed"]
+    assert await content(downloader.storage) == {"a": body}
+
+
+@pytest.mark.parametrize("size", [4, BIG])
+@pytest.mark.parametrize("faults", [[], ["cut"]])
+@pytest.mark.asyncio
+async def test_a_file_with_another_checksum_is_not_saved(
+    downloader: Downloader, site: Any, folder: Path, size: int, faults: list[str]
+) -> None:
+    url = site.offer("/a", bytes(size), *faults, etag='"1"')
+    [result] = await download(downloader, url, sha256="0" * 64)
+    assert isinstance(result.error, ChecksumError)
+    assert await content(downloader.storage) == {}
+    if isinstance(downloader.storage, FolderStorage):
+        assert await asyncio.to_thread(parts_in, folder) == []
+
+
+# --- Failures
+
+
+@pytest.mark.parametrize(
+    "fault", [500, 503, 429, "busy", "cut", "long", "hang", "stall"]
+)
+@pytest.mark.virtual_clock
+@pytest.mark.asyncio
+async def test_temporary_failures_are_retried(
+    local: Downloader, site: Any, fault: int | str
+) -> None:
+    url = site.offer("/a.txt", b"text", fault, fault)
+    assert (await download(local, url)).statuses() == ["saved"]
+    assert await content(local.storage) == {"a.txt": b"text"}
+    assert site.count["/a.txt"] == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "attempts"),
+    [
+        (503, 3),
+        ("cut", 3),
+        ("hang", 3),
+        (404, 1),
+        (403, 1),
+        (302, 1),
+        (101, 1),
+        (204, 1),
+        (206, 1),
+        (304, 1),
+        (416, 1),
+    ],
+)
+@pytest.mark.virtual_clock
+@pytest.mark.asyncio
+async def test_a_file_that_fails_does_not_stop_the_others(
+    local: Downloader, site: Any, fault: int | str, attempts: int
+) -> None:
+    urls = [site.offer("/a.txt", b"text", *[fault] * 9), site.offer("/b.txt")]
+    results = await download(replace(local, concurrency=1, attempts=3), *urls)
+    assert results.statuses() == ["failed", "saved"]
+    assert site.count["/a.txt"] == attempts
+    assert list(await content(local.storage)) == ["b.txt"]
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.asyncio
+async def test_a_server_that_stays_busy_is_given_up(
+    local: Downloader, site: Any
+) -> None:
+    urls = [site.offer("/a", b"text", *[429] * 9999), site.offer("/b")]
+    results = await download(replace(local, concurrency=1), *urls)
+    assert results.statuses()[0] == "failed"
+    assert asyncio.get_running_loop().time() < 2000
+
+
+@pytest.mark.asyncio
+async def test_of_two_urls_with_one_name_the_second_fails(
+    downloader: Downloader, offer: Offer
+) -> None:
+    results = await download(downloader, offer("/x/a", b"x"), offer("/y/a", b"y"))
+    assert sorted(results.statuses()) == ["failed", "saved"]
+    assert await content(downloader.storage) == {"a": b"x"}
+
+
+@contextmanager
+def small_files() -> Iterator[None]:
+    """Make the system refuse files of more than 100,000 bytes, as a full disk would.
+
+    It refuses them to the whole process, so the block must end before pytest writes.
+    """
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [200_000, BIG])
+@pytest.mark.asyncio
+async def test_a_full_disk_is_an_error_and_the_others_are_saved(
+    local: Downloader, offer: Offer, size: int
+) -> None:
+    big, small = offer("/big", bytes(size)), offer("/small")
+    with small_files():
+        results = await download(replace(local, concurrency=1), big, small)
+    assert results.statuses() == ["failed", "saved"]
+    assert "File too large" in str(results[0].error)
+    assert await content(local.storage) == {"small": b"text"}
+
+
+@pytest.mark.asyncio
+async def test_a_name_that_is_too_long_is_an_error_and_the_others_are_saved(
+    local: Downloader, offer: Offer
+) -> None:
+    results = await download(local, offer("/" + "x" * 300), offer("/small"))
+    assert sorted(results.statuses()) == ["failed", "saved"]
+
+
+# --- Limits
+
+
+@pytest.mark.parametrize("limit", [1, 101])  # more than aiohttp's own limit
+@pytest.mark.virtual_clock
+@pytest.mark.asyncio
+async def test_at_most_concurrency_downloads_run_at_a_time(
+    local: Downloader, site: Any, limit: int
+) -> None:
+    urls = [site.offer(f"/{n}", b"text", "slow") for n in range(2 * limit)]
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        await download(replace(local, session=session, concurrency=limit), *urls)
+    assert site.peak == limit
+    assert asyncio.get_running_loop().time() >= 10 * 2
+
+
+@pytest.mark.parametrize("limit", ["concurrency", "attempts"])
+def test_a_limit_below_one_is_refused(limit: str) -> None:
+    limits: dict[str, Any] = {limit: 0}
+    nothing: Any = None
+    with pytest.raises(ValueError, match="must be positive"):
+        Downloader(session=nothing, storage=nothing, progress=nothing, **limits)

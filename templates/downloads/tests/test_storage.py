@@ -1,0 +1,444 @@
+"""Saving: in a folder, and in a bucket in memory. See test_app.py for a real bucket."""
+
+import asyncio
+import hashlib
+import io
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from obstore.store import MemoryStore
+
+from downloads import bucket, storage
+from downloads.bucket import GRACE, MAX_PARTS, BucketStorage, part_size, wait_for_store
+from downloads.storage import FolderStorage, PartFile, Storage, in_thread, open_storage
+from downloads.versions import Part, Version, hash_of_url
+
+BIG = 3 * 2**20 + 1
+VERSION = Version(url_sha256=hash_of_url("http://h/a"), size=4, etag='"1"')
+
+
+class Chunks:
+    """A body that consists of these chunks; an exception among them is raised."""
+
+    def __init__(self, *chunks: bytes | Exception) -> None:
+        self.chunks = list(chunks)
+        self.closed = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self.chunks:
+            raise StopAsyncIteration
+        chunk = self.chunks.pop(0)
+        if isinstance(chunk, Exception):
+            raise chunk
+        return chunk
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def visible(folder: Path) -> list[str]:
+    """Return the names of the files in a folder, without the hidden subfolder."""
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
+async def read(storage: Storage, name: str) -> bytes:
+    """Return what the storage has under this name."""
+    if isinstance(storage, FolderStorage):
+        return await asyncio.to_thread((storage.folder / name).read_bytes)
+    assert isinstance(storage, BucketStorage)
+    result = await storage.store.get_async(name)
+    return bytes(await result.bytes_async())
+
+
+@pytest.fixture
+def local(folder: Path) -> FolderStorage:
+    return FolderStorage(folder)
+
+
+@pytest.fixture
+def version() -> Version:
+    """A version of unknown size, which is not written by one call."""
+    return replace(VERSION, size=None)
+
+
+# --- A folder and a bucket
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**20, 2**20 + 1, 5 * 2**20, 5 * 2**20 + 1])
+@pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.asyncio
+async def test_a_file_is_saved_with_its_version(
+    storage: Storage, size: int, announced: bool
+) -> None:
+    version = replace(VERSION, size=size if announced else None)
+    chunks = [os.urandom(size // 2), os.urandom(size - size // 2)]
+    await storage.save("a", version, Chunks(*chunks))
+    assert await read(storage, "a") == b"".join(chunks)
+    assert await storage.finished("a") == version
+    assert await storage.part("a") is None
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_does_not_exist_has_no_version(storage: Storage) -> None:
+    assert await storage.finished("a") is None
+    assert await storage.part("a") is None
+
+
+@pytest.mark.parametrize("size", [4, None])
+@pytest.mark.asyncio
+async def test_an_incomplete_body_leaves_the_earlier_file(
+    storage: Storage, size: int | None
+) -> None:
+    await storage.save("a", VERSION, Chunks(b"older"[:4]))
+    body = Chunks(b"ne", OSError("cut"))
+    with pytest.raises(OSError, match="cut"):
+        await storage.save("a", replace(VERSION, size=size), body)
+    assert await read(storage, "a") == b"olde"
+
+
+# --- Only a folder
+
+
+@pytest.mark.asyncio
+async def test_another_program_that_changes_the_file_makes_it_unknown(
+    local: FolderStorage,
+) -> None:
+    await local.save("a", VERSION, Chunks(b"text"))
+    (local.folder / "a").write_bytes(b"longer")
+    assert await local.finished("a") is None
+    (local.folder / "a").unlink()
+    assert await local.finished("a") is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"size": 4}', "\xff"])
+@pytest.mark.asyncio
+async def test_a_damaged_version_makes_the_file_unknown(
+    local: FolderStorage, text: str
+) -> None:
+    await local.save("a", VERSION, Chunks(b"text"))
+    (local.versions / "a").write_text(text, encoding="latin-1")
+    (local.parts / "a").touch()
+    assert await local.part("a") is None
+    (local.parts / "a").unlink()
+    assert await local.finished("a") is None
+
+
+@pytest.mark.asyncio
+async def test_a_part_is_kept_for_a_later_run(
+    local: FolderStorage, version: Version
+) -> None:
+    with pytest.raises(OSError, match="cut"):
+        await local.save("a", version, Chunks(b"te", b"x", OSError("cut")))
+    assert visible(local.folder) == []
+
+    later = await asyncio.to_thread(FolderStorage, local.folder)
+    assert await later.part("a") == Part(version, 3)
+    digest = await later.part_sha256("a")
+    assert digest.digest() == hashlib.sha256(b"tex").digest()
+    await later.save("a", version, Chunks(b"t"), offset=3)
+    assert await read(later, "a") == b"text"
+    assert await later.part("a") is None
+
+
+@pytest.mark.asyncio
+async def test_a_part_of_a_new_version_hides_the_old_file(
+    local: FolderStorage, version: Version
+) -> None:
+    """Its version is not known any more."""
+    await local.save("a", version, Chunks(b"text"))
+    with pytest.raises(OSError, match="cut"):
+        await local.save("a", version, Chunks(b"te", OSError("cut")))
+    assert await local.finished("a") is None
+    assert await read(local, "a") == b"text"
+
+
+@pytest.mark.asyncio
+async def test_a_part_that_cannot_be_resumed_is_deleted(
+    local: FolderStorage, version: Version
+) -> None:
+    version = replace(version, etag=None)
+    with pytest.raises(OSError, match="cut"):
+        await local.save("a", version, Chunks(b"te", OSError("cut")))
+    assert await local.part("a") is None
+    assert list(local.parts.iterdir()) == []
+
+
+@pytest.mark.asyncio
+async def test_a_new_start_overwrites_the_part(
+    local: FolderStorage, version: Version
+) -> None:
+    with pytest.raises(OSError, match="cut"):
+        await local.save("a", version, Chunks(b"xxxxxxx", OSError("cut")))
+    await local.save("a", version, Chunks(b"text"))
+    assert await read(local, "a") == b"text"
+
+
+@pytest.mark.asyncio
+async def test_a_name_may_be_as_long_as_the_file_system_allows(
+    local: FolderStorage,
+) -> None:
+    name = "x" * 255
+    await local.save(name, VERSION, Chunks(b"text"))
+    assert await read(local, name) == b"text"
+    with pytest.raises(OSError, match=r"name too long|Invalid argument|No such file"):
+        await local.save(name + "x", VERSION, Chunks(b"text"))
+
+
+@pytest.mark.asyncio
+async def test_the_data_is_on_the_disk_before_the_name_appears(
+    local: FolderStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync, replace_file = os.fsync, os.replace
+
+    def logged_fsync(descriptor: int) -> None:
+        calls.append("fsync")
+        fsync(descriptor)
+
+    def logged_replace(source: Path, target: Path) -> None:
+        calls.append("replace")
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    monkeypatch.setattr(os, "replace", logged_replace)
+    await local.save("a", VERSION, Chunks(b"text"))
+    assert calls == ["fsync", "replace"]
+
+
+def test_a_file_is_downloaded_by_one_program_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "part"
+    with PartFile(path) as first:
+        first.open(0)
+        first.write(b"text")
+        with PartFile(path) as second:
+            with pytest.raises(BlockingIOError, match="another program is download"):
+                second.open(0)
+    assert path.read_bytes() == b"text"
+    with PartFile(path) as third:
+        third.open(2)
+    assert path.read_bytes() == b"te"
+
+
+def test_a_file_that_another_program_has_just_finished_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other program renames its part while this one waits for the lock."""
+    path = tmp_path / "part"
+    path.write_bytes(b"text")
+
+    def finish_elsewhere(_descriptor: int) -> None:
+        path.rename(tmp_path / "a")
+        path.touch()
+
+    monkeypatch.setattr(storage, "lock", finish_elsewhere)
+    with PartFile(path) as part, pytest.raises(BlockingIOError, match="just"):
+        part.open(0)
+    assert (tmp_path / "a").read_bytes() == b"text"
+
+
+# --- Disks that are full
+
+
+class ShortFile(io.FileIO):
+    """A file on a disk that is nearly full: it stores a few bytes of each write."""
+
+    def write(self, data: Any) -> int:
+        return super().write(bytes(data[:3]))
+
+
+class LosingFile(io.FileIO):
+    """A file that stores less than it says."""
+
+    def write(self, data: Any) -> int:
+        super().write(bytes(data[1:]))
+        return len(data)
+
+
+@pytest.mark.parametrize("size", [11, None])
+@pytest.mark.asyncio
+async def test_a_short_write_is_continued(
+    local: FolderStorage, monkeypatch: pytest.MonkeyPatch, size: int | None
+) -> None:
+    monkeypatch.setattr(
+        storage,
+        "open",
+        lambda path, mode, buffering: ShortFile(path, mode),
+        raising=False,
+    )
+    await local.save("a", replace(VERSION, size=size), Chunks(b"hello ", b"world"))
+    assert await read(local, "a") == b"hello world"
+
+
+@pytest.mark.parametrize("size", [4, None])
+@pytest.mark.asyncio
+async def test_a_file_with_missing_bytes_never_gets_its_name(
+    local: FolderStorage, monkeypatch: pytest.MonkeyPatch, size: int | None
+) -> None:
+    monkeypatch.setattr(
+        storage,
+        "open",
+        lambda path, mode, buffering: LosingFile(path, mode),
+        raising=False,
+    )
+    with pytest.raises(OSError, match="3 bytes were stored instead of 4"):
+        await local.save("a", replace(VERSION, size=size), Chunks(b"text"))
+    assert visible(local.folder) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system, and only on Linux")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("this machine does not allow mounting")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.asyncio
+async def test_a_file_that_does_not_fit_never_gets_its_name(
+    small_disk: Path, announced: bool
+) -> None:
+    local = await asyncio.to_thread(FolderStorage, small_disk)
+    data = bytes(600_000)
+    version = replace(VERSION, size=len(data) if announced else None)
+    await local.save("a", version, Chunks(data))
+    with pytest.raises(OSError, match="No space left"):
+        await local.save("b", version, Chunks(data))
+    assert visible(small_disk) == ["a"]
+    # The part is resumed when there is room again.
+    (small_disk / "a").unlink()
+    part = await local.part("b")
+    assert part is not None
+    assert 0 < part.size < 600_000
+    await local.save("b", version, Chunks(data[part.size :]), offset=part.size)
+    assert await read(local, "b") == data
+
+
+# --- Threads
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_call_waits_for_its_thread() -> None:
+    """Otherwise the thread could write to a file that is closed already."""
+    order: list[str] = []
+    started = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    released = asyncio.Event()
+
+    def work() -> None:
+        loop.call_soon_threadsafe(started.set)
+        asyncio.run_coroutine_threadsafe(released.wait(), loop).result()
+        order.append("thread")
+
+    async def caller() -> None:
+        try:
+            await in_thread(work)
+        finally:
+            order.append("caller")
+
+    task = asyncio.create_task(caller())
+    await started.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    assert order == []
+    released.set()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert order == ["thread", "caller"]
+
+
+# --- Only a bucket
+
+
+@pytest.mark.parametrize("to", ["gopher://bucket", "s3://"])
+@pytest.mark.asyncio
+async def test_a_url_of_no_bucket_is_refused(to: str) -> None:
+    with pytest.raises(ValueError, match="Unable to recognise URL"):
+        await open_storage(to)
+
+
+@pytest.mark.asyncio
+async def test_a_file_url_is_a_folder(folder: Path) -> None:
+    storage = await open_storage(folder.as_uri())
+    assert isinstance(storage, FolderStorage)
+    assert storage.folder == folder
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "permission", "to"),
+    [
+        ("AWS_ENDPOINT_URL", "AWS_ALLOW_HTTP", "s3://b"),
+        ("AWS_ENDPOINT", "AWS_ALLOW_HTTP", "s3://b"),
+        ("AZURE_STORAGE_ENDPOINT", "AZURE_ALLOW_HTTP", "az://c"),
+        ("AZURE_ENDPOINT", "AZURE_ALLOW_HTTP", "az://c"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_an_endpoint_without_encryption_needs_permission(
+    endpoint: str, permission: str, to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "name")
+    monkeypatch.setenv(endpoint, "http://127.0.0.1:9")
+    with pytest.raises(ValueError, match=f"{endpoint} .* set {permission}=true"):
+        await open_storage(to)
+    monkeypatch.setenv(permission, "true")
+    assert isinstance(await open_storage(to), BucketStorage)
+
+
+def test_missing_credentials_are_named() -> None:
+    error = bucket.BaseError("Error performing PUT http://169.254.169.254/latest/api")
+    assert bucket.explain(error).startswith("no credentials in the environment")
+    assert bucket.explain(bucket.BaseError("one line\n\nmany lines")) == "one line"
+
+
+def test_large_files_have_larger_parts() -> None:
+    assert part_size(None) == part_size(0) == part_size(50 * 10**9) == 5 * 2**20
+    terabyte = 10**12
+    assert part_size(terabyte) * MAX_PARTS >= terabyte
+    assert part_size(terabyte) < 101 * 10**6
+
+
+@pytest.mark.asyncio
+async def test_a_file_of_another_program_is_unknown(storage: Storage) -> None:
+    if isinstance(storage, FolderStorage):
+        (storage.folder / "a").write_bytes(b"text")
+    else:
+        assert isinstance(storage, BucketStorage)
+        await storage.store.put_async("a", b"text")
+    assert await storage.finished("a") is None
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.asyncio
+async def test_a_store_that_does_not_stop_is_cancelled() -> None:
+    never = asyncio.get_running_loop().create_future()
+    work = asyncio.ensure_future(wait_for_store(never))
+    await asyncio.sleep(1)
+    work.cancel()
+    await asyncio.wait([work])
+    assert work.cancelled()
+    assert never.cancelled()
+    assert asyncio.get_running_loop().time() == 1 + GRACE
+
+
+@pytest.mark.asyncio
+async def test_a_bucket_keeps_no_part() -> None:
+    storage = BucketStorage(MemoryStore())
+    await storage.discard_part("a")
+    digest = await storage.part_sha256("a")
+    assert digest.hexdigest().startswith("e3b0c44298fc")

@@ -1,0 +1,96 @@
+"""Recognize the version of a file that a server has, by the headers of its response.
+
+The version decides whether a finished file is still up to date, and whether a download
+can be resumed. Bytes of two versions must never end up in one file.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Self
+
+import aiohttp
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """What a server says about a file. None means that the server did not say it.
+
+    `url_sha256` stands for the URL, which may contain a password. `sha256` is the
+    checksum of the file if it has been verified.
+    """
+
+    url_sha256: str
+    size: int | None = None  # bytes
+    etag: str | None = None
+    last_modified: str | None = None
+    sha256: str | None = None
+
+    @classmethod
+    def of(
+        cls, response: aiohttp.ClientResponse, url: str, sha256: str | None = None
+    ) -> Self:
+        """Return the version of a file that a response with status 200 contains."""
+        return cls(
+            url_sha256=hash_of_url(url),
+            size=response.content_length,
+            etag=response.headers.get("ETag"),
+            last_modified=response.headers.get("Last-Modified"),
+            sha256=sha256,
+        )
+
+    @property
+    def validator(self) -> str | None:
+        """The value for an If-Range header; None if this file cannot be resumed.
+
+        A weak ETag (W/"...") does not promise that the bytes are the same.
+        """
+        if self.etag is None:
+            return self.last_modified
+        if self.etag.startswith("W/"):
+            return None
+        return self.etag
+
+    def is_same_as(self, other: Self) -> bool:
+        """Return whether the server would send the same bytes for both versions.
+
+        If it has sent neither size, ETag nor Last-Modified, nobody can know.
+        """
+        facts = (self.size, self.etag, self.last_modified)
+        other_facts = (other.size, other.etag, other.last_modified)
+        is_known = facts != (None, None, None)
+        same_url = self.url_sha256 == other.url_sha256
+        return is_known and same_url and facts == other_facts
+
+    def to_json(self) -> str:
+        """Return the version as a JSON object in ASCII."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self | None:
+        """Return the version, or None if the text is not a version."""
+        try:
+            return cls(**json.loads(text))
+        except (ValueError, TypeError):
+            return None
+
+
+def hash_of_url(url: str) -> str:
+    """Return the hash that stands for a URL."""
+    return hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Part:
+    """The beginning of a file, which was saved when its download stopped."""
+
+    version: Version
+    size: int  # bytes
+
+    def can_resume(self, url: str) -> bool:
+        """Return whether the rest can be requested from this URL."""
+        version = self.version
+        if version.validator is None or version.url_sha256 != hash_of_url(url):
+            return False
+        is_complete = version.size is not None and self.size >= version.size
+        return self.size > 0 and not is_complete
