@@ -16,7 +16,11 @@ import pytest
 from downloads.bucket import BucketStorage
 from downloads.downloader import Downloader, Result
 from downloads.responses import ChecksumError
-from downloads.storage import FolderStorage, PartFile, Storage
+from downloads.storage import (
+    FolderStorage,
+    PartFile,
+    Storage,
+)
 from downloads.url_list import Source
 
 Offer = Callable[..., str]

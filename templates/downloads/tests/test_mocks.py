@@ -16,8 +16,15 @@ from obstore.store import MemoryStore
 from pytest_mock import MockerFixture
 
 from downloads.app import main
-from downloads.bucket import BucketStorage, wait_for_store
-from downloads.downloader import Downloader, Result, Status
+from downloads.bucket import (
+    BucketStorage,
+    wait_for_store,
+)
+from downloads.downloader import (
+    Downloader,
+    Result,
+    Status,
+)
 from downloads.url_list import Source
 
 Offer = Callable[..., str]

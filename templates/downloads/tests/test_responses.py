@@ -7,14 +7,18 @@ import aiohttp
 import pytest
 from multidict import CIMultiDict
 
-from downloads.responses import IncompleteError, check_range, is_unchanged
+from downloads.responses import (
+    IncompleteError,
+    check_range,
+    is_unchanged,
+)
 from downloads.versions import Part, Version, hash_of_url
 
 URL = "http://h/a"
 VERSION = Version(url_sha256=hash_of_url(URL), size=10, etag='"1"', last_modified="Mon")
 
 
-def response(status: int = 200, **headers: str) -> Any:
+def response(status: int = 200, **headers: Any) -> Any:
     """Return a response with these headers."""
     response = create_autospec(aiohttp.ClientResponse, instance=True)
     response.status = status
@@ -48,8 +52,12 @@ def test_a_version_can_be_written_down() -> None:
         {"ETag": 'W/"1"'},
     ],
 )
-def test_a_version_differs_if_a_header_does(changes: dict[str, str]) -> None:
-    headers = {"Content_Length": "10", "ETag": '"1"', "Last_Modified": "Mon"}
+def test_a_version_differs_if_a_header_does(changes: dict[str, Any]) -> None:
+    headers: dict[str, Any] = {
+        "Content_Length": "10",
+        "ETag": '"1"',
+        "Last_Modified": "Mon",
+    }
     assert is_unchanged(response(**headers), VERSION, URL)
     assert not is_unchanged(response(**{**headers, **changes}), VERSION, URL)
     assert not is_unchanged(response(**headers), VERSION, "http://h/b")

@@ -12,11 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from obstore.exceptions import GenericError
 from obstore.store import MemoryStore
 
-from downloads import bucket, storage
-from downloads.bucket import GRACE, MAX_PARTS, BucketStorage, part_size, wait_for_store
-from downloads.storage import FolderStorage, PartFile, Storage, in_thread, open_storage
+from downloads import storage
+from downloads.bucket import (
+    GRACE,
+    MAX_PARTS,
+    BucketStorage,
+    explain,
+    part_size,
+    wait_for_store,
+)
+from downloads.storage import (
+    FolderStorage,
+    PartFile,
+    Storage,
+    in_thread,
+    open_storage,
+)
 from downloads.versions import Part, Version, hash_of_url
 
 BIG = 3 * 2**20 + 1
@@ -401,9 +415,9 @@ async def test_an_endpoint_without_encryption_needs_permission(
 
 
 def test_missing_credentials_are_named() -> None:
-    error = bucket.BaseError("Error performing PUT http://169.254.169.254/latest/api")
-    assert bucket.explain(error).startswith("no credentials in the environment")
-    assert bucket.explain(bucket.BaseError("one line\n\nmany lines")) == "one line"
+    error = GenericError("Error performing PUT http://169.254.169.254/latest/api")
+    assert explain(error).startswith("no credentials in the environment")
+    assert explain(GenericError("one line\n\nmany lines")) == "one line"
 
 
 def test_large_files_have_larger_parts() -> None:

@@ -2,7 +2,12 @@
 
 import pytest
 
-from downloads.url_list import Source, encode_url, parse_url_list, without_duplicates
+from downloads.url_list import (
+    Source,
+    encode_url,
+    parse_url_list,
+    without_duplicates,
+)
 
 SHA256 = "0123456789abcdef" * 4
 
