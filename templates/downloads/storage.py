@@ -3,8 +3,9 @@
 A bucket (bucket.py) has the same methods. A folder can resume downloads too. Its hidden
 subfolder contains:
 
-    .downloads/parts/NAME     the bytes of NAME that have arrived so far
-    .downloads/versions/NAME  the version of these bytes; if there is no part, of NAME
+    .downloads/parts/NAME  the bytes of NAME that have arrived so far
+    .downloads/versions    for each NAME, the version of the part; if there is no part,
+                           of the finished file
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from .file_names import STATE_FOLDER
-from .versions import Part, Version
+from .versions import Part, Version, VersionLog
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,43 +85,29 @@ class FolderStorage:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.parts = folder / STATE_FOLDER / "parts"
-        self.versions = folder / STATE_FOLDER / "versions"
         self.parts.mkdir(parents=True, exist_ok=True)
-        self.versions.mkdir(parents=True, exist_ok=True)
-        # For all other names, there is nothing to look up.
-        self._known_names = set(os.listdir(self.versions))
+        self._versions = VersionLog(folder / STATE_FOLDER / "versions")
 
     # --- What is there
 
     async def finished(self, name: str) -> Version | None:
-        if name not in self._known_names:
+        version = self._versions.get(name)
+        if version is None:
             return None
-        return await in_thread(self._finished, name)
-
-    def _finished(self, name: str) -> Version | None:
-        version = read_version(self.versions / name)
-        if version is None or (self.parts / name).exists():
-            return None
-        try:
-            size = (self.folder / name).stat().st_size
-        except FileNotFoundError:
+        part_size = await in_thread(file_size, self.parts / name)
+        size = await in_thread(file_size, self.folder / name)
+        if part_size is not None or size is None:
             return None
         if version.size not in {None, size}:
             return None  # the file was changed by another program
         return version
 
     async def part(self, name: str) -> Part | None:
-        if name not in self._known_names:
-            return None
-        return await in_thread(self._part, name)
-
-    def _part(self, name: str) -> Part | None:
-        try:
-            size = (self.parts / name).stat().st_size
-        except FileNotFoundError:
-            return None
-        version = read_version(self.versions / name)
+        version = self._versions.get(name)
         if version is None:
+            return None
+        size = await in_thread(file_size, self.parts / name)
+        if size is None:
             return None
         return Part(version, size)
 
@@ -135,7 +122,6 @@ class FolderStorage:
     async def save(
         self, name: str, version: Version, body: Body, offset: int = 0
     ) -> None:
-        self._known_names.add(name)
         try:
             if offset == 0 and is_small(version):
                 await self._save_small(name, version, body)
@@ -183,7 +169,7 @@ class FolderStorage:
     ) -> None:
         part.open(offset)
         # Only now, so that a part never has the version of other bytes.
-        (self.versions / name).write_text(version.to_json(), encoding="ascii")
+        self._versions.set(name, version)
 
 
 class PartFile:
@@ -270,13 +256,12 @@ def is_small(version: Version) -> bool:
     return version.size is not None and version.size <= SMALL_FILE
 
 
-def read_version(path: Path) -> Version | None:
-    """Return the version in a file, or None if there is none."""
+def file_size(path: Path) -> int | None:
+    """Return the size of a file, or None if it does not exist."""
     try:
-        text = path.read_text(encoding="ascii")
-    except (FileNotFoundError, UnicodeDecodeError):
+        return path.stat().st_size
+    except FileNotFoundError:
         return None
-    return Version.from_json(text)
 
 
 def hash_file(path: Path) -> "hashlib._Hash":

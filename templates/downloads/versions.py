@@ -6,7 +6,8 @@ can be resumed. Bytes of two versions must never end up in one file.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import aiohttp
@@ -64,10 +65,10 @@ class Version:
 
     def to_json(self) -> str:
         """Return the version as a JSON object in ASCII."""
-        return json.dumps(asdict(self))
+        return json.dumps(vars(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Self | None:
+    def from_json(cls, text: str | bytes) -> Self | None:
         """Return the version, or None if the text is not a version."""
         try:
             return cls(**json.loads(text))
@@ -94,3 +95,43 @@ class Part:
             return False
         is_complete = version.size is not None and self.size >= version.size
         return self.size > 0 and not is_complete
+
+
+class VersionLog:
+    """The versions of the files in a folder, also for later runs.
+
+    It is a file to which a line is appended for each new version: the name, a tab, and
+    the version as JSON. For each name, the last line counts. One file for all versions
+    is much faster than one for each.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the log, or create it."""
+        self._path = path
+        self._versions: dict[str, Version] = {}
+        with path.open("a+b") as file:
+            file.seek(0)
+            line = b"\n"
+            for line in file:
+                self._add(line)
+            if not line.endswith(b"\n"):
+                # The program was killed, or the disk was full. The next line would
+                # become a part of this one.
+                file.write(b"\n")
+
+    def _add(self, line: bytes) -> None:
+        name, _, text = line.partition(b"\t")
+        version = Version.from_json(text)
+        if version is not None:
+            self._versions[name.decode(errors="surrogateescape")] = version
+
+    def get(self, name: str) -> Version | None:
+        """Return the version of a file, or None if it is not known."""
+        return self._versions.get(name)
+
+    def set(self, name: str, version: Version) -> None:
+        """Append the version of a file. Raises OSError."""
+        line = f"{name}\t{version.to_json()}\n"
+        with self._path.open("ab") as file:
+            file.write(line.encode(errors="surrogateescape"))
+        self._versions[name] = version

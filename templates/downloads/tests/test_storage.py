@@ -133,17 +133,22 @@ async def test_another_program_that_changes_the_file_makes_it_unknown(
     assert await local.finished("a") is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"size": 4}', "\xff"])
+@pytest.mark.parametrize("end", ["", "\n"])
+@pytest.mark.parametrize("text", ["a", "a\t{", "a\t[]", 'a\t{"size": 4}', "a\t\xff"])
 @pytest.mark.asyncio
-async def test_a_damaged_version_makes_the_file_unknown(
-    local: FolderStorage, text: str
+async def test_a_damaged_line_in_the_log_is_ignored(
+    local: FolderStorage, text: str, end: str
 ) -> None:
+    log = local.folder / ".downloads" / "versions"
     await local.save("a", VERSION, Chunks(b"text"))
-    (local.versions / "a").write_text(text, encoding="latin-1")
-    (local.parts / "a").touch()
-    assert await local.part("a") is None
-    (local.parts / "a").unlink()
-    assert await local.finished("a") is None
+    text = text + end
+    with log.open("a", encoding="latin-1") as file:
+        await asyncio.to_thread(file.write, text)
+    later = await asyncio.to_thread(FolderStorage, local.folder)
+    assert await later.finished("a") == VERSION
+    await later.save("b", VERSION, Chunks(b"text"))
+    latest = await asyncio.to_thread(FolderStorage, local.folder)
+    assert await latest.finished("b") == VERSION
 
 
 @pytest.mark.asyncio
