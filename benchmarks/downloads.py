@@ -36,7 +36,6 @@ from obstore.store import MemoryStore
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "templates"))
 
-from downloads.progress import Progress
 
 from downloads.app import READ_BUFFER
 from downloads.bucket import BucketStorage
@@ -154,7 +153,6 @@ async def save(
     downloader = Downloader(
         session=session,
         storage=storage,
-        progress=Progress("files"),
         concurrency=concurrency,
     )
     results: list[Result] = []

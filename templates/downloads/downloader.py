@@ -62,7 +62,7 @@ class Downloader:
 
     session: aiohttp.ClientSession
     storage: Storage
-    progress: Progress
+    progress: Progress = field(default_factory=partial(Progress, "files"))
     concurrency: int = 8
     attempts: int = 5
     overwrite: bool = False

@@ -34,10 +34,13 @@ def check_status(response: aiohttp.ClientResponse) -> None:
 def resume_headers(part: Part) -> dict[str, str]:
     """Return the headers of a request for the rest of a file.
 
-    Because of If-Range, the server sends the whole file if it has changed.
+    Because of If-Range, the server sends the whole file if it has changed. Raises
+    ValueError if the part cannot be resumed.
     """
-    assert part.version.validator is not None
-    return {"Range": f"bytes={part.size}-", "If-Range": part.version.validator}
+    validator = part.version.validator
+    if validator is None:
+        raise ValueError("without a validator, the rest may belong to another version")
+    return {"Range": f"bytes={part.size}-", "If-Range": validator}
 
 
 def is_answer_to_range(response: aiohttp.ClientResponse) -> bool:

@@ -175,10 +175,12 @@ class FolderStorage:
 class PartFile:
     """A part that this process writes. It is locked, so that no other process does."""
 
+    _file: FileIO
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = 0
-        self._file: FileIO | None = None
+        self.is_open = False
 
     def open(self, size: int) -> None:
         """Open or create the part, and cut it off after `size` bytes.
@@ -187,6 +189,7 @@ class PartFile:
         """
         # Without a buffer: what is written cannot fail later, while it is closed.
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+        self.is_open = True
         lock(self._file.fileno())
         if not os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path)):
             raise BlockingIOError("another program has just downloaded this file")
@@ -195,7 +198,6 @@ class PartFile:
 
     def write(self, data: bytes | bytearray) -> None:
         """Append data."""
-        assert self._file is not None
         rest = memoryview(data)
         while rest:
             # On a disk that is nearly full, this may write less than all.
@@ -209,7 +211,6 @@ class PartFile:
         The data is flushed before the name appears: after a power cut, the name would
         otherwise belong to an empty file.
         """
-        assert self._file is not None
         os.fsync(self._file.fileno())
         size = os.fstat(self._file.fileno()).st_size
         if size != self.size:
@@ -220,7 +221,7 @@ class PartFile:
 
     def close(self) -> None:
         """Close the part, which also unlocks it."""
-        if self._file is not None:
+        if self.is_open:
             self._file.close()
 
     def __enter__(self) -> Self:

@@ -16,7 +16,6 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from downloads.progress import Progress
 from multidict import CIMultiDict
 from obstore.store import MemoryStore
 
@@ -211,15 +210,13 @@ def storage(request: pytest.FixtureRequest, folder: Path) -> Storage:
 @pytest.fixture
 def downloader(session: aiohttp.ClientSession, storage: Storage) -> Downloader:
     """Downloads files into the storage."""
-    return Downloader(session=session, storage=storage, progress=Progress("files"))
+    return Downloader(session=session, storage=storage)
 
 
 @pytest.fixture
 def local(session: aiohttp.ClientSession, folder: Path) -> Downloader:
     """Downloads files into the folder."""
-    return Downloader(
-        session=session, storage=FolderStorage(folder), progress=Progress("files")
-    )
+    return Downloader(session=session, storage=FolderStorage(folder))
 
 
 @pytest.fixture(scope="session")

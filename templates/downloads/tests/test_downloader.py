@@ -520,4 +520,4 @@ def test_a_limit_below_one_is_refused(limit: str) -> None:
     limits: dict[str, Any] = {limit: 0}
     nothing: Any = None
     with pytest.raises(ValueError, match="must be positive"):
-        Downloader(session=nothing, storage=nothing, progress=nothing, **limits)
+        Downloader(session=nothing, storage=nothing, **limits)

@@ -10,7 +10,6 @@ from unittest.mock import MagicMock, call, create_autospec
 import aiohttp
 import obstore
 import pytest
-from downloads.progress import Progress
 from obstore.exceptions import GenericError
 from obstore.store import MemoryStore
 from pytest_mock import MockerFixture
@@ -176,7 +175,6 @@ async def test_a_terabyte_is_uploaded_in_parts_that_s3_accepts(
     downloader = Downloader(
         session=session,
         storage=BucketStorage(MemoryStore()),
-        progress=Progress("files"),
         attempts=1,
     )
     with pytest.raises(aiohttp.ClientPayloadError):

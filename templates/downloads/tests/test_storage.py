@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
@@ -318,13 +319,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("only root can mount a small file system, and only on Linux")
+    mount, umount = which("mount"), which("umount")
+    if mount is None or umount is None:
+        pytest.skip("this machine cannot mount file systems")
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+    command = [mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
         pytest.skip("this machine does not allow mounting")
     yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    subprocess.run([umount, str(disk)], check=True)
 
 
 @pytest.mark.parametrize("announced", [True, False])
