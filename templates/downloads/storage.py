@@ -127,6 +127,8 @@ class FolderStorage:
                 await self._save_small(name, version, body)
             else:
                 await self._save_chunks(name, version, body, offset)
+        except BlockingIOError:
+            raise  # the part belongs to another program
         except BaseException:
             if version.validator is None:
                 await self.discard_part(name)  # it could not be resumed
@@ -193,6 +195,8 @@ class PartFile:
         lock(self._file.fileno())
         if not os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path)):
             raise BlockingIOError("another program has just downloaded this file")
+        if os.fstat(self._file.fileno()).st_size < size:
+            raise OSError("another program has deleted the part of this file")
         self._file.truncate(size)
         self.size = size
 
@@ -238,18 +242,24 @@ class PartFile:
 
 def lock(descriptor: int) -> None:
     """Lock an open file until it is closed. Raises BlockingIOError if it is locked."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
+    problem = "another program is downloading this file"
+    if sys.platform == "win32":
+        import msvcrt
 
-            os.lseek(descriptor, 0, os.SEEK_SET)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
+        except OSError:
+            raise BlockingIOError(problem) from None
+    else:
+        import fcntl
 
+        try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise BlockingIOError("another program is downloading this file") from None
+        except BlockingIOError:
+            raise BlockingIOError(problem) from None
+        except OSError:
+            pass  # some network file systems have no locks
 
 
 def is_small(version: Version) -> bool:

@@ -1,6 +1,7 @@
 """Saving: in a folder, and in a bucket in memory. See test_app.py for a real bucket."""
 
 import asyncio
+import errno
 import hashlib
 import io
 import os
@@ -246,6 +247,47 @@ def test_a_file_is_downloaded_by_one_program_at_a_time(tmp_path: Path) -> None:
     with PartFile(path) as third:
         third.open(2)
     assert path.read_bytes() == b"te"
+
+
+@pytest.mark.parametrize("etag", ['"1"', None])
+@pytest.mark.asyncio
+async def test_the_part_of_another_program_is_not_deleted(
+    local: FolderStorage, etag: str | None
+) -> None:
+    version = replace(VERSION, etag=etag)
+    with PartFile(local.parts / "a") as part:
+        await asyncio.to_thread(part.open, 0)
+        with pytest.raises(BlockingIOError):
+            await local.save("a", version, Chunks(b"text"))
+        await asyncio.to_thread(part.write, b"other")
+        await asyncio.to_thread(part.finish, local.folder / "a")
+    assert await read(local, "a") == b"other"
+
+
+@pytest.mark.asyncio
+async def test_a_part_that_has_vanished_is_not_filled_with_zeros(
+    local: FolderStorage, version: Version
+) -> None:
+    with pytest.raises(OSError, match="deleted the part"):
+        await local.save("a", version, Chunks(b"t"), offset=3)
+    assert visible(local.folder) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="uses the locks of Unix")
+def test_a_file_system_without_locks_can_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def refuse(_descriptor: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with PartFile(tmp_path / "part") as part:
+        part.open(0)
+        part.write(b"text")
+        part.finish(tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == b"text"
 
 
 def test_a_file_that_another_program_has_just_finished_stays_whole(
