@@ -5,6 +5,7 @@ import base64
 import gzip
 import hashlib
 import math
+import os
 import re
 import shlex
 import socket
@@ -286,6 +287,35 @@ async def test_the_password_in_a_url_is_used(site: Any, folder: Path) -> None:
     assert request["Authorization"] == basic("ada:p@ss")
 
 
+# --- Killed
+
+
+@pytest.mark.deadline(60)  # a process starts slowly on a busy machine
+@pytest.mark.asyncio
+async def test_a_killed_run_leaves_the_older_file_and_the_next_one_completes(
+    site: Any, folder: Path
+) -> None:
+    body = os.urandom(BIG)
+    await asyncio.to_thread((folder / "a.bin").write_bytes, b"older")
+    url = site.offer("/a.bin", body, "stall", etag='"1"')
+    code = (
+        f"import asyncio; from {main.__module__} import main; "
+        f"asyncio.run(main({url!r}, to={str(folder)!r}))"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    await site.busy.wait()
+    process.kill()
+    await process.wait()
+    assert await asyncio.to_thread((folder / "a.bin").read_bytes) == b"older"
+
+    site.gate.set()
+    assert await main(url, to=str(folder)) == 0
+    assert await asyncio.to_thread((folder / "a.bin").read_bytes) == body
+
+
 # --- Time
 
 
@@ -316,6 +346,18 @@ async def test_the_timeout_is_for_connecting_too(
         assert await main(url, to=str(folder), timeout=7, attempts=1) == 1
     assert asyncio.get_running_loop().time() == pytest.approx(7)
     assert capsys.readouterr().err.startswith(f"{url}: Connection timeout")
+
+
+@pytest.mark.deadline(60)  # a process starts slowly on a busy machine
+@pytest.mark.asyncio
+async def test_only_a_bucket_needs_the_library_for_buckets() -> None:
+    """A program that starts faster is used more often."""
+    code = f"import sys, {main.__module__}; sys.exit('obstore' in sys.modules)"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert await process.wait() == 0
 
 
 # --- A real server that speaks the protocol of S3

@@ -453,6 +453,24 @@ async def test_a_server_that_stays_busy_is_given_up(
     assert asyncio.get_running_loop().time() < 2000
 
 
+@pytest.mark.virtual_clock
+@pytest.mark.asyncio
+async def test_a_busy_server_does_not_delay_the_others(
+    local: Downloader, site: Any
+) -> None:
+    loop = asyncio.get_running_loop()
+    busy = site.offer("/a", b"text", "busy")  # for 40 s
+    other = site.offer("/b").replace("127.0.0.1", "localhost")
+    times: dict[str, float] = {}
+
+    def on_result(result: Result) -> None:
+        times[result.source.url] = loop.time()
+
+    await local.download_all([Source(busy), Source(other)], on_result)
+    assert times[other] < 10
+    assert times[busy] >= 40
+
+
 @pytest.mark.asyncio
 async def test_of_two_urls_with_one_name_the_second_fails(
     downloader: Downloader, offer: Offer
