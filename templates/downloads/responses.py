@@ -53,14 +53,20 @@ def is_answer_to_range(response: aiohttp.ClientResponse) -> bool:
 
 def check_range(response: aiohttp.ClientResponse, part: Part) -> None:
     """Raise IncompleteError unless the response contains the rest of the file."""
-    match = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    if response.status != HTTPStatus.PARTIAL_CONTENT or match is None:
+    if response.status != HTTPStatus.PARTIAL_CONTENT:
         raise IncompleteError("the server cannot send the rest of the file")
-    start, total = int(match[1]), int(match[2])
-    etag = response.headers.get("ETag", part.version.etag)
-    expected = (part.size, part.version.size or total, part.version.etag)
-    if (start, total, etag) != expected:
+    match = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if match is None:
+        raise IncompleteError("the server sent a part without its position")
+    start = int(match[1])
+    total = int(match[2])
+    if start != part.size or part.version.size not in {None, total}:
         raise IncompleteError("the server sent another part of the file")
+    # A response with a part may omit these.
+    etag = response.headers.get("ETag", part.version.etag)
+    last_modified = response.headers.get("Last-Modified", part.version.last_modified)
+    if (etag, last_modified) != (part.version.etag, part.version.last_modified):
+        raise IncompleteError("the server sent a part of another version")
 
 
 def is_unchanged(response: aiohttp.ClientResponse, known: Version, url: str) -> bool:

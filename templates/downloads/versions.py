@@ -55,7 +55,7 @@ class Version:
     def is_same_as(self, other: Self) -> bool:
         """Return whether the server would send the same bytes for both versions.
 
-        If it has sent neither size, ETag nor Last-Modified, nobody can know.
+        If it has sent neither size, ETag nor Last-Modified, that is unknown: False.
         """
         facts = (self.size, self.etag, self.last_modified)
         other_facts = (other.size, other.etag, other.last_modified)

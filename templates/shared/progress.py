@@ -19,8 +19,7 @@ LOG_INTERVAL = 10.0  # seconds between log messages, if the total is not known
 class Progress:
     """Shows how many items are done, while it is entered as a context manager.
 
-    `what` names the items in the plural. `total` is None if nobody knows how many there
-    will be.
+    `what` names the items in the plural. `total` is None if their number is unknown.
     """
 
     def __init__(self, what: str, total: int | None = None) -> None:

@@ -69,7 +69,7 @@ def test_without_any_header_no_version_is_known() -> None:
 
 def test_a_response_may_say_that_nothing_has_changed() -> None:
     assert is_unchanged(response(304), VERSION, URL)
-    # This one was not asked for.
+    # Without an ETag the request was not conditional.
     no_etag = Version(url_sha256=hash_of_url(URL), size=10)
     assert not is_unchanged(response(304), no_etag, URL)
 
@@ -130,6 +130,7 @@ def test_only_an_incomplete_part_of_the_same_url_is_resumed(
         (206, {"Content_Range": "bytes 4-10/11"}),
         (206, {"Content_Range": "bytes */10"}),
         (206, {"Content_Range": "bytes 4-9/10", "ETag": '"2"'}),
+        (206, {"Content_Range": "bytes 4-9/10", "Last_Modified": "Tue"}),
     ],
 )
 def test_another_range_is_refused(status: int, headers: dict[str, str]) -> None:
