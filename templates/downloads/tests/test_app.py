@@ -274,9 +274,12 @@ async def test_the_password_in_netrc_is_used(
         monkeypatch.setenv("NETRC", str(netrc))
     text = "machine 127.0.0.1 login ada password secret\n"
     await asyncio.to_thread(netrc.write_text, text)
-    assert await main(site.offer("/a"), to=str(tmp_path / "saved")) == 0
+    url = site.offer("/a")
+    assert await main(url, to=str(tmp_path / "saved")) == 0
     [request] = site.requests
     assert request["Authorization"] == basic("ada:secret")
+    header = ("Authorization: Bearer token",)
+    assert await main(url, to=str(tmp_path / "saved"), header=header) == 1
 
 
 @pytest.mark.asyncio
