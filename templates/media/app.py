@@ -1,240 +1,125 @@
-"""Turn a folder of pictures and sounds into thumbnails, edge maps and levelled sounds.
+"""Make thumbnails, edge maps and sounds of equal loudness from the files in a folder.
 
-Worker processes do it: the event loop stays free. To add a kind of file, see
-`KINDS`."""
+Worker processes do the work, so all cores are busy and the event loop is free. To add a
+kind of file, see plan.py.
+"""
 
 import asyncio
+import logging
 import os
-import signal
+import shutil
 import sys
-import tempfile
-import threading
-import warnings
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    ExitStack,
-    asynccontextmanager,
-)
-from multiprocessing import active_children, get_context, parent_process
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from shutil import rmtree
 
-import numpy as np
-import soundfile  # type: ignore[import-untyped]
 from cyclopts.types import PositiveFloat, PositiveInt
-from PIL import Image, ImageOps
-from rich.console import Console
-from rich.progress import Progress
+
+from .plan import Job, Plan, Settings, delete_leftovers, make_plan
+from .progress import Progress
+from .report import Report, Result
+from .text import printable
+from .worker import Worker, WorkerDiedError
+
+log = logging.getLogger(__name__)
 
 
-def picture(source: Path, drafts: list[Path], size: int) -> str:
-    """Write a thumbnail, at most `size` pixels wide and high, without metadata, and its
-    edges.
+async def convert_all(
+    jobs: Sequence[Job],
+    new_worker: Callable[[], Worker],
+    on_result: Callable[[Result], None],
+    *,
+    workers: int,
+    timeout: float = 300.0,  # noqa: ASYNC109 - per attempt, not for the whole call
+    attempts: int = 2,
+) -> None:
+    """Convert files with `workers` worker processes, each made by `new_worker`.
+
+    Calls `on_result` for each file as soon as it is done. A file is attempted again, in
+    a new process, if its process dies or takes longer than `timeout` seconds.
     """
-    with Image.open(source) as image:
-        image.draft(
-            None, (2 * size, 2 * size)
-        )  # a JPEG is decoded no larger than is needed
-        ImageOps.exif_transpose(image, in_place=True)
-        small = (
-            image.point(lambda g: g / 256) if image.mode == "I;16" else image
-        )  # else all white
-        small = small.convert("RGBA" if image.has_transparency_data else "RGB")
-        profile = (
-            image.info.get("icc_profile")
-            if image.mode.startswith(("P", "RGB"))
-            else None
-        )
-    small.thumbnail((size, size))
-    small.save(drafts[0], icc_profile=profile)
-    grey = np.pad(np.asarray(small.convert("L"), np.int16), 1, mode="edge")
-    across, down = grey[1:-1, 2:] - grey[1:-1, :-2], grey[2:, 1:-1] - grey[:-2, 1:-1]
-    Image.fromarray(np.hypot(across, down).clip(max=255).astype(np.uint8)).save(
-        drafts[1]
-    )
-    return f"{small.width} x {small.height} pixels"
+    # All tasks share this iterator: each takes the next file when it is free.
+    remaining = iter(jobs)
+
+    async def run_worker() -> None:
+        async with new_worker() as worker:
+            for job in remaining:
+                result = await convert_one(worker, job, timeout, attempts)
+                on_result(result)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(workers, len(jobs))):
+            group.create_task(run_worker())
 
 
-def sound(source: Path, drafts: list[Path], size: int) -> str:
-    """Write the sound, block by block, with its loudest sample 1 dB below full
-    scale.
-    """
-    with soundfile.SoundFile(source) as heard:
-        peak = np.max(
-            [np.abs(block).max() for block in heard.blocks(65_536)], initial=0
-        )
-        gain = 10 ** (-1 / 20) / (peak or 1)
-        heard.seek(0)
-        like = (
-            heard.samplerate,
-            heard.channels,
-            heard.subtype,
-            heard.endian,
-            heard.format,
-        )
-        with (
-            soundfile.SoundFile(drafts[0], "w", *like) as levelled,
-            np.errstate(invalid="ignore"),
-        ):
-            for block in heard.blocks(65_536):
-                levelled.write(block * gain)
-        last, _ = soundfile.read(
-            drafts[0], start=heard.frames - 1
-        )  # else a full disk goes unseen
-        if not (gain > 0 and len(last)):
-            raise ValueError(f"not a whole sound: {heard.frames} frames, peak {peak:g}")
-    return f"{20 * np.log10(gain):+.1f} dB"
-
-
-PICTURE, SOUND = (picture, [".{size}.webp", ".{size}.edges.png"]), (sound, [""])
-# Suffix: the function, and what each of its outputs adds to the name of the file.
-KINDS = {
-    ".gif": PICTURE,
-    ".jpeg": PICTURE,
-    ".jpg": PICTURE,
-    ".png": PICTURE,
-    ".webp": PICTURE,
-}
-KINDS |= {".flac": SOUND, ".ogg": SOUND, ".wav": SOUND}
-Job = tuple[Path, list[Path], int]  # a file, its outputs, and the size of a thumbnail
-Report = Callable[
-    [Path, bool, str], object
-]  # gets a file, if it was converted, to what or why not
-Start = Callable[
-    [], AbstractAsyncContextManager[Executor]
-]  # starts a process, ends it afterwards
-
-
-def plan(source: Path, to: Path, size: int) -> tuple[list[Job], list[OSError]]:
-    """Return what is left to do for the folder `source`, and the errors of folders in
-    it.
-    """
-    if source.resolve().is_relative_to(to.resolve()):
-        raise ValueError(
-            f"the source must not be in the folder for the outputs: {source}"
-        )
-    jobs, errors = list[Job](), list[OSError]()
-    for folder, folders, names in os.walk(source, onerror=errors.append):
-        here, there = Path(folder), to / Path(folder).relative_to(source)
-        folders[:] = (
-            n for n in folders if n[0] != "." and (here / n).resolve() != to.resolve()
-        )
-        for path in (here / name for name in names if name[0] != "."):
-            _, endings = KINDS.get(path.suffix.lower(), (None, []))
-            outputs = [
-                there / (path.name + ending.format(size=size)) for ending in endings
-            ]
-            times = sorted(p.stat().st_mtime_ns for p in (path, *outputs) if p.exists())
-            slack = (
-                10**7 if all(time % 10**9 for time in times) else 2 * 10**9
-            )  # FAT stores 2 s
-            if outputs and (
-                len(times) <= len(outputs) or times[-1] - times[0] >= slack
-            ):
-                jobs.append((path, outputs, size))
-    return sorted(jobs), errors
-
-
-def convert(job: Job) -> tuple[bool, str]:
-    """Make all outputs of a file, each whole or not at all; return if it worked, and
-    the news.
-    """
-    source, outputs, size = job
-    try:
-        time, (make, _) = source.stat().st_mtime_ns, KINDS[source.suffix.lower()]
-        with tempfile.TemporaryDirectory() as folder:
-            drafts = [Path(folder, output.name) for output in outputs]
-            text = make(source, drafts, size)
-            for draft, output in zip(drafts, outputs, strict=True):
-                os.utime(
-                    draft, ns=(time, time)
-                )  # by which `plan` sees what it was made of
-                output.parent.mkdir(parents=True, exist_ok=True)
-                draft.replace(output)
-        return True, text
-    except Exception as error:  # decoders raise nearly anything when a file is broken
-        return False, f"{type(error).__name__}: {error}"
-
-
-def set_up(folder: str) -> None:
-    """Make this process a worker with `folder` for its drafts, which ends if its
-    program dies.
-    """
-
-    def end() -> None:
-        if program := parent_process():
-            program.join()
-        rmtree(folder, ignore_errors=True)
-        os._exit(1)
-
-    tempfile.tempdir = folder
-    threading.Thread(target=end, daemon=True).start()
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches us too: the parent sees to it
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
-
-
-def begin(scratch: Path) -> tuple[Executor, ExitStack]:
-    """Return a pool of one process (if it dies, we know of which file), once up, and
-    its end.
-    """
-    with ExitStack() as stack:
-        stack.callback(
-            rmtree, folder := tempfile.mkdtemp(dir=scratch), ignore_errors=True
-        )
-        pool = stack.enter_context(
-            ProcessPoolExecutor(1, get_context("spawn"), set_up, (folder,))
-        )
-        if (
-            sys.platform != "win32"
-        ):  # Ctrl-C reaches the process too, but it inherits this mask
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        up = pool.submit(os.getpid)
-        for child in active_children():
-            if (
-                not up.exception() and child.pid == up.result()
-            ):  # else it died while it started
-                stack.callback(
-                    child.kill
-                )  # what it runs may never let it end by itself
-        return pool, stack.pop_all()
+async def convert_one(
+    worker: Worker,
+    job: Job,
+    timeout: float,  # noqa: ASYNC109 - per attempt
+    attempts: int,
+) -> Result:
+    """Return the result for one file, after at most `attempts` attempts."""
+    reason = ""
+    for _ in range(attempts):
+        try:
+            # The start does not count, since it includes importing large libraries.
+            if not worker.is_running:
+                await worker.start()
+            async with asyncio.timeout(timeout):
+                return await worker.convert(job)
+        except WorkerDiedError as error:
+            reason = str(error)
+        except TimeoutError:
+            reason = f"not finished within {timeout:g} s"
+        await worker.kill()
+    return Result(job.source, job.outputs, error=reason)
 
 
 @asynccontextmanager
-async def worker(scratch: Path) -> AsyncIterator[Executor]:
-    """Start a process that converts one file at a time; after the block it has
-    ended.
+async def unfinished_folder(to: Path) -> AsyncIterator[Path]:
+    """Make a hidden folder in `to` for unfinished files; remove it afterwards.
+
+    It is in `to` because a rename replaces a file in one step only on the same file
+    system. Raises OSError if it cannot be made.
     """
-    begun = asyncio.get_running_loop().run_in_executor(None, begin, scratch)
+    folder = to / f".unfinished-{os.urandom(8).hex()}"
     try:
-        yield (await asyncio.shield(begun))[0]
+        await asyncio.to_thread(folder.mkdir, parents=True)
+        yield folder
     finally:
-        await asyncio.shield(
-            begun.get_loop().run_in_executor(None, (await begun)[1].close)
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+async def run_plan(
+    plan: Plan,
+    folder: Path,
+    settings: Settings,
+    report: Report,
+    *,
+    workers: int,
+    timeout: float,  # noqa: ASYNC109 - per attempt
+    attempts: int,
+) -> None:
+    """Convert the files of a plan, with a progress bar; add the results to `report`."""
+    modules = sorted({job.kind.module for job in plan.jobs})
+
+    def new_worker() -> Worker:
+        return Worker(folder, settings, modules)
+
+    with Progress("files", total=len(plan.jobs)) as progress:
+
+        def on_result(result: Result) -> None:
+            report.add(result)
+            progress.advance()
+
+        await convert_all(
+            plan.jobs,
+            new_worker,
+            on_result,
+            workers=workers,
+            timeout=timeout,
+            attempts=attempts,
         )
-
-
-async def work(jobs: Iterator[Job], report: Report, start: Start, limit: float) -> None:
-    """Convert and report file by file; one whose process dies or takes `limit` s gets
-    another.
-    """
-    async with AsyncExitStack() as stack:
-        pool = await stack.enter_async_context(start())
-        for job in jobs:
-            for _ in range(2):
-                try:
-                    async with asyncio.timeout(limit):
-                        ok, text = await asyncio.wrap_future(pool.submit(convert, job))
-                    break
-                except (BrokenExecutor, TimeoutError) as error:
-                    ok, text = False, str(error) or f"not done in {limit:g} s"
-                    await stack.aclose()
-                    pool = await stack.enter_async_context(start())
-            report(job[0], ok, text)
 
 
 async def main(
@@ -242,50 +127,59 @@ async def main(
     *,
     to: Path,
     size: PositiveInt = 512,
+    loudness: float = -16.0,
+    max_megapixels: PositiveFloat = 250.0,
+    vision: bool = True,
+    prune: bool = False,
     workers: PositiveInt | None = None,
-    limit: PositiveFloat = 300.0,
+    timeout: PositiveFloat = 300.0,  # noqa: ASYNC109 - an option of the program
+    attempts: PositiveInt = 2,
+    json: bool = False,
 ) -> int:
-    """Make thumbnails, edge maps and levelled sounds of the files in a folder, if not
-    there yet.
+    """Make thumbnails, edge maps and sounds of equal loudness from a folder of files.
+
+    Only what is new or has changed is made.
 
     Args:
-        source: Folder with pictures (JPEG, PNG, WebP, GIF) and sounds (WAV, FLAC, OGG).
-        to: Folder for what is made of them, with the same folders inside.
-        size: Most pixels of a thumbnail's width and height.
-        workers: Processes, each with one file at a time; as many as cores if not given.
-        limit: Seconds that one try at a file may last.
+        source: Folder with pictures and sounds.
+        to: Folder for the outputs, with the same subfolders.
+        size: Maximum width and height of a thumbnail, in pixels.
+        loudness: Loudness of the sounds, in LUFS.
+        max_megapixels: Maximum size of a picture, in millions of pixels.
+        vision: Find the edges, the sharpness and the QR codes of the pictures.
+        prune: Delete outputs whose sources do not exist any more.
+        workers: Number of worker processes; by default, one for each CPU core.
+        timeout: Time limit for one attempt, in seconds.
+        attempts: Maximum number of attempts.
+        json: Print the results as JSON, one object per line.
     """
-    scratch, failed = to / f".unfinished-{os.urandom(8).hex()}", list[Path]()
-
-    def report(path: Path, ok: bool, text: str) -> None:
-        line = "".join(
-            c if c.isprintable() else "?" for c in f"{path}: {text}"
-        )  # no escape codes
-        print(line, file=sys.stdout if ok else sys.stderr)
-        failed.extend([] if ok else [path])
-        bar.advance(task)
-
+    report = Report(as_json=json)
+    deleted: list[Path] = []
     try:
-        jobs, errors = await asyncio.to_thread(plan, source, to, size)
-        await asyncio.to_thread(scratch.mkdir, parents=True)
-        tty, quiet = sys.stdout.isatty(), not sys.stderr.isatty()
-        with Progress(
-            console=Console(stderr=True), disable=quiet, redirect_stdout=tty
-        ) as bar:
-            task, turns = (
-                bar.add_task("files", total=len(jobs) + len(errors)),
-                iter(jobs),
-            )
-            for error in errors:
-                report(Path(error.filename), False, str(error.strerror))
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(workers or os.cpu_count() or 1, len(jobs))):
-                    group.create_task(
-                        work(turns, report, lambda: worker(scratch), limit)
-                    )
+        settings = Settings(size, loudness, max_megapixels, vision)
+        plan = await asyncio.to_thread(make_plan, source, to, settings)
+        if prune:
+            deleted = await asyncio.to_thread(delete_leftovers, source, to, plan)
     except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
+        print(printable(error), file=sys.stderr)
         return 1
-    finally:
-        await asyncio.to_thread(rmtree, scratch, ignore_errors=True)
-    return 1 if failed else 0
+    report.add_plan(plan, deleted)
+
+    if plan.jobs:
+        try:
+            async with unfinished_folder(to) as folder:
+                await run_plan(
+                    plan,
+                    folder,
+                    settings,
+                    report,
+                    workers=workers or os.cpu_count() or 1,
+                    timeout=timeout,
+                    attempts=attempts,
+                )
+        # From `unfinished_folder`. Errors of the tasks would come as an ExceptionGroup.
+        except OSError as error:
+            print(printable(error), file=sys.stderr)
+            return 1
+    log.info("%s", report.summary())
+    return 1 if report.failed else 0

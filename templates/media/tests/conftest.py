@@ -1,23 +1,34 @@
-"""Small real pictures and sounds, made on the spot, and stand-ins for a worker
-process.
-"""
+"""Small real pictures and sounds, and stand-ins for worker processes."""
 
 import asyncio
+import logging
 import os
 import struct
 import sys
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import pytest
-import pytest_asyncio
 import soundfile  # type: ignore[import-untyped]
 from PIL import Image
+
+from media.plan import Job, Settings
+from media.report import Result
+from media.worker import Worker, WorkerDiedError
+
+
+@pytest.fixture(autouse=True)
+def _log_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logging does not look up threads.
+
+    libvips logs from threads of its own. Python would list them as threads that are
+    left running.
+    """
+    monkeypatch.setattr(logging, "logThreads", False)
 
 
 @pytest.fixture
@@ -30,24 +41,28 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def to(tmp_path: Path) -> Path:
-    """The folder for the outputs, not there yet."""
+    """The folder for the outputs, which does not exist yet."""
     return tmp_path / "to"
 
 
 @pytest.fixture
 def draw(source: Path) -> Callable[..., Path]:
-    """Write a picture, 80 x 60, its left half red and the rest blue; options are
-    Pillow's.
+    """Writes a picture of 80 x 60 pixels, red on the left and blue on the right.
+
+    Further options are those of Pillow's `save`.
     """
 
     def draw(
-        name: str, mode: str = "RGB", size: tuple[int, int] = (80, 60), **how: Any
+        name: str,
+        mode: str = "RGB",
+        size: tuple[int, int] = (80, 60),
+        **options: Any,
     ) -> Path:
         path = source / name
         path.parent.mkdir(parents=True, exist_ok=True)
         image = Image.new("RGB", size, "blue")
         image.paste("red", (0, 0, size[0] // 2, size[1]))
-        image.convert(mode).save(path, **how)
+        image.convert(mode).save(path, **options)
         return path
 
     return draw
@@ -55,13 +70,20 @@ def draw(source: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def play(source: Path) -> Callable[..., Path]:
-    """Write a tone: stereo, 48 kHz, a tenth of a second, a quarter of full scale."""
+    """Writes a tone of one second in stereo, at a quarter of full scale."""
 
-    def play(name: str, peak: float = 0.25, frames: int = 4_800, **kind: str) -> Path:
+    def play(
+        name: str,
+        peak: float = 0.25,
+        seconds: float = 1.0,
+        rate: int = 48_000,
+        **options: str,
+    ) -> Path:
         path = source / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        tone = peak * np.sin(np.arange(frames) / 10)
-        soundfile.write(path, np.column_stack([tone, tone / 2]), 48_000, **kind)
+        time = np.arange(round(seconds * rate)) / rate
+        tone = peak * np.sin(2 * np.pi * 1_000 * time)
+        soundfile.write(path, np.column_stack([tone, tone / 2]), rate, **options)
         return path
 
     return play
@@ -69,13 +91,12 @@ def play(source: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def bomb(draw: Callable[..., Path]) -> Path:
-    """A picture of a few bytes that claims to have a hundred million pixels."""
+    """A picture of a few bytes that claims to have a thousand million pixels."""
     path = draw("bomb.png", size=(1, 1))
-    header = path.read_bytes()
-    claim = b"IHDR" + struct.pack(">II", 10_000, 10_000) + header[24:29]
-    path.write_bytes(
-        header[:12] + claim + struct.pack(">I", zlib.crc32(claim)) + header[33:]
-    )
+    content = path.read_bytes()
+    header = b"IHDR" + struct.pack(">II", 40_000, 25_000) + content[24:29]
+    checksum = struct.pack(">I", zlib.crc32(header))
+    path.write_bytes(content[:12] + header + checksum + content[33:])
     return path
 
 
@@ -84,10 +105,9 @@ Gate = Callable[["asyncio.Future[Any]"], AbstractAsyncContextManager[Path]]
 
 @pytest.fixture
 def gate(source: Path) -> Gate:
-    """A picture in the folder that cannot be read before the block given to it has
-    ended.
+    """A picture that cannot be read before the block given to it has ended.
 
-    The block begins when a worker is in the middle of the picture.
+    The block begins when a worker process is reading the picture.
     """
     path = source / "gate.png"
     if sys.platform == "win32":
@@ -105,68 +125,72 @@ def gate(source: Path) -> Gate:
             assert opening.done(), "no worker has opened the picture"
             yield path
         finally:
-            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+            reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
             (await opening).close()
+            os.close(reader)
 
     return gate
 
 
-class Stub(Executor):
-    """A worker process that does in turn what a test asks, then its work, all in no
-    time.
+class StubWorker(Worker):
+    """A worker without a process. It does what the items of a script say, in order.
 
-    An item is an error, or "hang".
+    An item is "die", "hang" or "work"; when there is none left, it works. `log` records
+    what was called.
     """
 
-    def __init__(self, *script: Exception | str) -> None:
+    def __init__(self, *script: str, log: list[str] | None = None) -> None:
+        super().__init__(Path("unused"), Settings())
         self.script = list(script)
-        self.started = self.ended = self.asked = self.most = 0
+        self.log: list[str] = [] if log is None else log
+        self.running = False
 
-    def submit(self, *_: object, **__: object) -> "Future[Any]":
-        self.asked += 1
-        answer: Future[Any] = Future()
-        item = self.script.pop(0) if self.script else None
-        if isinstance(item, Exception):
-            answer.set_exception(item)
-        elif item != "hang":
-            answer.set_result((True, "done"))
-        return answer
+    @property
+    def is_running(self) -> bool:
+        return self.running
 
-    @asynccontextmanager
-    async def start(self) -> AsyncIterator[Executor]:
-        """Play the start and the end of a process."""
+    async def start(self) -> None:
+        self.log.append("start")
+        self.running = True
         await asyncio.sleep(0)
-        self.started += 1
-        self.most = max(self.most, self.started - self.ended)
-        try:
-            yield self
-        finally:
-            self.ended += 1
+
+    async def convert(self, job: Job) -> Result:
+        self.log.append(job.source.name)
+        await asyncio.sleep(0)
+        action = self.script.pop(0) if self.script else "work"
+        if action == "die":
+            raise WorkerDiedError("the worker process was ended by SIGKILL")
+        if action == "hang":
+            await asyncio.Event().wait()
+        return Result(job.source, job.outputs)
+
+    async def kill(self) -> None:
+        if self.running:
+            self.log.append("kill")
+        self.running = False
+        await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        if self.running:
+            self.log.append("close")
+        self.running = False
+        await asyncio.sleep(0)
 
 
 @pytest.fixture
-def process() -> type[Stub]:
-    """The class `Stub`, to be given a script."""
-    return Stub
-
-
-@pytest_asyncio.fixture
-async def in_a_thread() -> AsyncIterator[
-    Callable[[], AbstractAsyncContextManager[Executor]]
-]:
-    """A worker that is a thread: real work without the wait for a process."""
-    with ThreadPoolExecutor(1) as pool:
-        yield lambda: nullcontext(pool)
+def stub_worker() -> type[StubWorker]:
+    """The class `StubWorker`."""
+    return StubWorker
 
 
 @pytest.fixture
 def working_args(
-    draw: Callable[..., Path], play: Callable[..., Path], to: Path
+    draw: Callable[..., Path], play: Callable[..., Path], source: Path, to: Path
 ) -> list[str]:
     """Arguments with which the program succeeds."""
     draw("holiday/cat.jpg")
     play("talk/hello.wav")
-    return [str(to.parent / "source"), "--to", str(to), "--workers", "1"]
+    return [str(source), "--to", str(to), "--workers", "1"]
 
 
 @pytest.fixture
@@ -178,7 +202,7 @@ def failing_args(source: Path, to: Path) -> list[str]:
 
 @pytest.fixture
 def busy_args(draw: Callable[..., Path], source: Path, to: Path) -> list[str]:
-    """Arguments with which it has hours of work: one picture under a thousand names."""
+    """Arguments with which it works for a long time: a thousand pictures."""
     picture = draw("cat.png", size=(2_000, 1_500))
     for number in range(1_000):
         os.link(picture, source / f"cat{number}.png")
@@ -187,7 +211,7 @@ def busy_args(draw: Callable[..., Path], source: Path, to: Path) -> list[str]:
 
 @pytest.fixture
 def until_busy() -> Callable[[IO[str], IO[str]], Awaitable[object]]:
-    """Return when the program tells of the first picture."""
+    """Returns when the program has printed the first picture."""
 
     async def until_busy(stdout: IO[str], _stderr: IO[str]) -> None:
         assert "cat" in await asyncio.to_thread(stdout.readline)
@@ -197,5 +221,5 @@ def until_busy() -> Callable[[IO[str], IO[str]], Awaitable[object]]:
 
 @pytest.fixture
 def drains() -> bool:
-    """A signal ends the program at once: a second run does what is left."""
+    """A signal ends the program at once: the next run does what is left."""
     return False

@@ -1,718 +1,446 @@
-"""What the program promises, on real pictures and sounds, and with real worker
-processes.
-"""
+"""The program: files in, outputs and a report out."""
 
 import asyncio
+import json
 import os
-import signal
+import re
+import shlex
+import shutil
 import sys
-import tempfile
-import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
-from multiprocessing import active_children
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
-from unittest.mock import create_autospec
 
-import numpy as np
+import cyclopts
 import pytest
-import soundfile  # type: ignore[import-untyped]
-from PIL import Image, ImageCms
-from pytest_mock import MockerFixture
 
-from media.app import (
-    KINDS,
-    convert,
-    main,
-    picture,
-    plan,
-    set_up,
-    sound,
-    work,
-    worker,
-)
+from media import app
+from media.app import convert_all, main
+from media.plan import PICTURE, Job, Settings, make_plan
+from media.report import Result
+from media.worker import Worker
 
 Make = Callable[..., Path]
-Start = Callable[[], AbstractAsyncContextManager[Executor]]
+
+# Processes start slowly on a busy machine.
+pytestmark = pytest.mark.deadline(60)
+
+JOBS = [Job(PICTURE, Path(name), []) for name in ("a", "b", "c")]
+DIED = "the worker process was ended by SIGKILL"
 
 
-def made_of(path: Path, size: int = 40) -> tuple[Image.Image, Image.Image]:
-    """Return the thumbnail and the edge map that `picture` makes."""
-    drafts = [path.with_name("thumbnail.webp"), path.with_name("edges.png")]
-    picture(path, drafts, size)
-    with Image.open(drafts[0]) as thumbnail, Image.open(drafts[1]) as edges:
-        return thumbnail.copy(), edges.copy()
+@pytest.fixture
+def current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder during the test."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def colour(image: Image.Image, x: int, y: int) -> str:
-    """Return the pure colour that a pixel is near to, if any."""
-    names = {(255, 0, 0): "red", (0, 0, 255): "blue"}
-    pixel = np.asarray(image.convert("RGB"), int)[y, x]
-    return next(
-        (name for pure, name in names.items() if abs(pixel - pure).max() < 15),
-        str(pixel),
+async def names_in(folder: Path) -> list[str]:
+    """Return the names of the files in a folder, hidden ones too."""
+    paths = await asyncio.to_thread(lambda: list(folder.rglob("*")))
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
+async def run(
+    stub: Worker,
+    *,
+    timeout: float = 5.0,  # noqa: ASYNC109 - passed on
+    attempts: int = 2,
+) -> list[Result]:
+    """Convert `JOBS` with one stub worker; return the results."""
+    results: list[Result] = []
+    await convert_all(
+        JOBS,
+        lambda: stub,
+        results.append,
+        workers=1,
+        timeout=timeout,
+        attempts=attempts,
     )
+    return results
 
 
-def levelled(path: Path) -> tuple[Any, Any]:
-    """Return what `sound` makes: the samples, and what soundfile knows about the
-    file.
-    """
-    draft = path.with_name(f"levelled{path.suffix}")
-    sound(path, [draft], 0)
-    return soundfile.read(draft)[0], soundfile.info(draft)
-
-
-def everything_in(folder: Path) -> list[str]:
-    """Return the names of all files and folders, hidden ones too."""
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-
-
-# Pictures
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif"])
-def test_a_picture_shrinks_into_the_box_and_keeps_shape_and_colours(
-    draw: Make, suffix: str
-) -> None:
-    thumbnail, _ = made_of(draw(f"cat.{suffix}", size=(800, 600)))
-    assert thumbnail.size == (40, 30)
-    assert (colour(thumbnail, 3, 15), colour(thumbnail, 36, 15)) == ("red", "blue")
-
-
-def test_a_small_picture_does_not_grow(draw: Make) -> None:
-    assert made_of(draw("cat.png"), 512)[0].size == (80, 60)
-
-
-def test_a_picture_stands_upright_and_its_metadata_are_gone(draw: Make) -> None:
-    exif = Image.Exif()
-    exif[0x0112], exif[0x010F] = 6, "a camera"  # turn it right; the maker
-    thumbnail, edges = made_of(draw("cat.jpg", exif=exif, comment=b"at home"))
-    assert thumbnail.size == edges.size == (30, 40)
-    assert (colour(thumbnail, 15, 3), colour(thumbnail, 15, 36)) == ("red", "blue")
-    for image in (thumbnail, edges):
-        assert not image.getexif()
-        assert not {"exif", "xmp", "comment", "icc_profile"} & set(image.info)
-
-
-def test_the_colour_profile_is_kept_where_it_still_fits(draw: Make) -> None:
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    assert (
-        made_of(draw("cat.png", icc_profile=profile))[0].info["icc_profile"] == profile
-    )
-    assert (
-        made_of(draw("few.png", "P", icc_profile=profile))[0].info["icc_profile"]
-        == profile
-    )
-    assert (
-        "icc_profile"
-        not in made_of(draw("cat.jpg", "CMYK", icc_profile=profile))[0].info
-    )
-
-
-def test_a_transparent_picture_stays_transparent(source: Path) -> None:
-    Image.new("LA", (80, 60), (200, 0)).save(source / "ghost.png")
-    assert made_of(source / "ghost.png")[0].getchannel("A").getextrema() == (0, 0)
-
-
-def test_sixteen_bits_of_grey_keep_their_greys(source: Path) -> None:
-    Image.fromarray(np.full((60, 80), 0x8000, np.uint16)).save(source / "depth.png")
-    assert np.allclose(np.asarray(made_of(source / "depth.png")[0]), 128, atol=3)
-
-
-def test_of_an_animation_the_first_frame_counts(source: Path) -> None:
-    frames = [Image.new("RGB", (80, 60), name) for name in ("red", "blue")]
-    frames[0].save(source / "cat.gif", save_all=True, append_images=frames[1:])
-    assert colour(made_of(source / "cat.gif")[0], 20, 15) == "red"
-
-
-def test_edges_are_bright_where_the_picture_changes_and_black_elsewhere(
-    source: Path,
-) -> None:
-    image = Image.new("L", (80, 60))
-    image.paste(255, (40, 30, 80, 60))
-    image.save(source / "corner.png")
-    edges = np.asarray(made_of(source / "corner.png", 80)[1])
-    assert edges.shape == (60, 80)
-    assert (edges[35:, 39:41] > 200).all()  # from the left to the right
-    assert (edges[29:31, 45:] > 200).all()  # from above to below
-    assert edges[30, 40] == 255  # both
-    for flat in (edges[:25], edges[:, :35], edges[35:, 45:]):
-        assert not flat.any()
-
-
-def test_a_picture_of_one_pixel_has_no_edges(draw: Make) -> None:
-    assert made_of(draw("dot.png", size=(1, 1)))[1].getextrema() == (0, 0)
-
-
-# Sounds
-
-
-@pytest.mark.parametrize(
-    ("suffix", "kind"),
-    [
-        ("wav", "PCM_16"),
-        ("wav", "FLOAT"),
-        ("flac", "PCM_24"),
-        ("ogg", "VORBIS"),
-        ("ogg", "OPUS"),
-    ],
-)
-@pytest.mark.parametrize("peak", [0.01, 0.25, 1.0])
-def test_every_sound_comes_out_equally_loud_and_else_unchanged(
-    play: Make, suffix: str, kind: str, peak: float
-) -> None:
-    path = play(f"tone.{suffix}", peak, subtype=kind)
-    samples, info = levelled(path)
-    decibels = 20 * np.log10(np.abs(samples).max())
-    assert decibels == pytest.approx(-1.0, abs=0.6 if suffix == "ogg" else 0.05)
-    assert (info.samplerate, info.channels, info.subtype) == (48_000, 2, kind)
-    assert samples.shape == (4_800, 2)
-
-
-def test_a_sound_longer_than_a_block_is_levelled_by_its_loudest_block(
-    play: Make,
-) -> None:
-    path = play("tone.wav", frames=150_000)
-    samples, rate = soundfile.read(path)
-    samples[140_000:] *= 2
-    soundfile.write(path, samples, rate)
-    result, _ = levelled(path)
-    assert len(result) == 150_000
-    assert np.abs(result).max() == pytest.approx(10 ** (-1 / 20), abs=0.001)
-    assert np.abs(result[:140_000]).max() == pytest.approx(
-        10 ** (-1 / 20) / 2, abs=0.001
-    )
-
-
-def test_silence_stays_silent(play: Make) -> None:
-    assert not levelled(play("silence.wav", 0.0))[0].any()
-
-
-@pytest.mark.parametrize(
-    "samples", [[], [0.0, np.nan], [np.inf, 0.5]], ids=["none", "nan", "inf"]
-)
-def test_what_is_no_sound_is_an_error(source: Path, samples: list[float]) -> None:
-    soundfile.write(source / "odd.wav", np.array(samples), 8_000, subtype="FLOAT")
-    with pytest.raises(ValueError, match="not a whole sound"):
-        levelled(source / "odd.wav")
-
-
-@pytest.mark.parametrize("missing", [10, 10_000])
-def test_a_sound_that_the_disk_has_no_room_for_is_an_error(
-    play: Make, missing: int
-) -> None:
-    if sys.platform == "win32":
-        pytest.skip("Windows cannot limit the size of files")
-    import resource
-
-    path = play("tone.flac", frames=48_000)
-    levelled(path)
-    room = path.with_name("levelled.flac").stat().st_size - missing
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
-    try:
-        with pytest.raises((ValueError, soundfile.LibsndfileError)):
-            sound(path, [path.with_name("levelled.flac")], 0)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-# The plan
-
-
-def test_outputs_get_the_folders_of_their_sources(
-    draw: Make, play: Make, to: Path
-) -> None:
-    cat, tone = draw("holiday/day 1/cat.JPG"), play("tone.wav")
-    jobs, errors = plan(cat.parents[2], to, 99)
-    place = to / "holiday" / "day 1"
-    assert errors == []
-    assert jobs == [
-        (cat, [place / "cat.JPG.99.webp", place / "cat.JPG.99.edges.png"], 99),
-        (tone, [to / "tone.wav"], 99),
-    ]
-
-
-def test_hidden_and_other_files_and_the_outputs_are_no_sources(
-    draw: Make, source: Path
-) -> None:
-    for name in (".cat.png", ".hidden/cat.png", "made/cat.png"):
-        draw(name)
-    (source / "notes.txt").write_text("not for us")
-    assert plan(source, source / "made", 40) == ([], [])
-
-
-def test_outputs_around_the_source_are_refused(source: Path) -> None:
-    for to in (source, source.parent):
-        with pytest.raises(ValueError, match="must not be in"):
-            plan(source, to, 40)
-
-
-def test_a_folder_that_cannot_be_read_is_told(source: Path, to: Path) -> None:
-    jobs, errors = plan(source / "nowhere", to, 40)
-    assert (jobs, [Path(error.filename).name for error in errors]) == ([], ["nowhere"])
-
-
-def test_what_is_finished_is_done_again_only_if_something_has_changed(
-    draw: Make, source: Path, to: Path
-) -> None:
-    cat = draw("cat.png")
-    os.utime(cat, (1_000, 1_000))
-    [job] = plan(source, to, 40)[0]
-    assert convert(job) == (True, "40 x 30 pixels")
-    assert plan(source, to, 40)[0] == []
-    assert len(plan(source, to, 41)[0]) == 1  # another size
-    os.utime(cat, ns=(10**12 + 10**8 * 21, 10**12 + 10**8 * 21))  # 2.1 s later
-    assert plan(source, to, 40)[0] == [job]
-    os.utime(cat, (1, 1))  # another file in its place, and be it older
-    assert plan(source, to, 40)[0] == [job]
-    assert convert(job)[0]
-    job[1][1].unlink()  # one output is missing
-    assert plan(source, to, 40)[0] == [job]
-
-
-@pytest.mark.parametrize(
-    "unit", [10**7, 10**9, 2 * 10**9], ids=["exFAT", "HFS+", "FAT"]
-)
-def test_a_file_system_that_rounds_times_does_not_make_a_file_look_new(
-    draw: Make, source: Path, to: Path, unit: int
-) -> None:
-    cat, time = draw("cat.png"), 1_699_999_999_987_654_321
-    os.utime(cat, ns=(time, time))
-    [job] = plan(source, to, 40)[0]
-    assert convert(job)[0]
-    for stored in (time // unit * unit, -(-time // unit) * unit):  # Windows rounds up
-        for output in job[1]:
-            os.utime(output, ns=(stored, stored))
-        assert plan(source, to, 40)[0] == []
-
-
-def test_a_change_soon_after_is_seen_where_times_are_exact(
-    draw: Make, source: Path, to: Path
-) -> None:
-    cat, time = draw("cat.png"), 1_699_999_999_987_654_321
-    os.utime(cat, ns=(time, time))
-    [job] = plan(source, to, 40)[0]
-    assert convert(job)[0]
-    os.utime(cat, ns=(time + 2 * 10**7, time + 2 * 10**7))
-    assert plan(source, to, 40)[0] == [job]
-
-
-# One file
-
-
-def test_a_broken_file_makes_no_output_and_leaves_the_old_one(
-    draw: Make, play: Make, source: Path, to: Path, mocker: MockerFixture
-) -> None:
-    draw("cat.jpg", size=(400, 300))
-    play("tone.flac", frames=48_000)
-    jobs, _ = plan(source, to, 40)
-    assert all(convert(job)[0] for job in jobs)
-    before = {path: path.read_bytes() for path in to.iterdir()}
-    scratch = to.parent / "scratch"
-    scratch.mkdir()
-    mocker.patch.object(tempfile, "tempdir", str(scratch))
-    for path, _, _ in jobs:
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert [convert(job)[0] for job in jobs] == [False, False]
-    assert {path: path.read_bytes() for path in to.iterdir()} == before
-    assert everything_in(scratch) == []
-
-
-def test_a_file_of_two_outputs_makes_none_if_the_second_fails(
-    draw: Make, source: Path, to: Path, mocker: MockerFixture
-) -> None:
-    def half(source: Path, drafts: list[Path], size: int) -> str:
-        drafts[0].write_text("done")
-        raise RuntimeError("no more")
-
-    mocker.patch.dict(KINDS, {".png": (half, [".one", ".two"])})
-    draw("cat.png")
-    assert convert(plan(source, to, 40)[0][0]) == (False, "RuntimeError: no more")
-    assert not to.exists()
-
-
-def test_a_file_that_has_gone_in_the_meantime_is_told(
-    draw: Make, source: Path, to: Path
-) -> None:
-    cat = draw("cat.png")
-    [job] = plan(source, to, 40)[0]
-    cat.unlink()
-    done, text = convert(job)
-    assert not done
-    assert text.startswith("FileNotFoundError")
-
-
-# One worker
-
-
-JOBS = [(Path(name), list[Path](), 40) for name in "abc"]
-CRASH = BrokenProcessPool("it died")
+# --- Attempts, with stub workers
 
 
 @pytest.mark.asyncio
-async def test_a_broken_file_does_not_stop_the_others(
-    draw: Make, source: Path, to: Path, in_a_thread: Start
+async def test_each_file_is_reported_before_the_next_one_begins(
+    stub_worker: type[Any],
 ) -> None:
-    good, bad = draw("a.png"), source / "b.png"
-    bad.write_bytes(b"no picture")
-    jobs, _ = await asyncio.to_thread(plan, source, to, 40)
-    seen: list[tuple[Path, bool]] = []
-    await work(
-        iter([*jobs, jobs[0]]), lambda *result: seen.append(result[:2]), in_a_thread, 5
+    log: list[str] = []
+    await convert_all(
+        JOBS,
+        lambda: stub_worker(log=log),
+        lambda result: log.append(f"{result.source} done"),
+        workers=1,
     )
-    assert seen == [(good, True), (bad, False), (good, True)]
+    assert log == ["start", "a", "a done", "b", "b done", "c", "c done", "close"]
 
 
 @pytest.mark.asyncio
-async def test_each_file_is_reported_before_the_next_begins(
-    process: Callable[..., Any],
+async def test_a_file_is_attempted_again_in_a_new_process(
+    stub_worker: type[Any],
 ) -> None:
-    stub, asked = process(), list[int]()
-    await work(iter(JOBS), lambda *_: asked.append(stub.asked), stub.start, 5)
-    assert asked == [1, 2, 3]
-
-
-@pytest.mark.asyncio
-async def test_a_file_whose_process_dies_gets_a_new_one(
-    process: Callable[..., Any],
-) -> None:
-    stub, seen = process(CRASH), list[tuple[Any, ...]]()
-    await work(iter(JOBS), lambda *result: seen.append(result), stub.start, 5)
-    assert seen == [(Path(name), True, "done") for name in "abc"]
-    assert (stub.started, stub.ended, stub.most, stub.asked) == (2, 2, 1, 4)
+    stub = stub_worker("die")
+    results = await run(stub)
+    assert [result.error for result in results] == [None, None, None]
+    assert stub.log == ["start", "a", "kill", "start", "a", "b", "c", "close"]
 
 
 @pytest.mark.asyncio
 async def test_a_file_that_kills_two_processes_is_reported(
-    process: Callable[..., Any],
+    stub_worker: type[Any],
 ) -> None:
-    stub, seen = process(CRASH, CRASH), list[tuple[Any, ...]]()
-    await work(iter(JOBS), lambda *result: seen.append(result), stub.start, 5)
-    assert seen[0] == (Path("a"), False, "it died")
-    assert [done for _, done, _ in seen[1:]] == [True, True]
-    assert (stub.started, stub.ended, stub.asked) == (3, 3, 4)
+    stub = stub_worker("die", "die")
+    results = await run(stub)
+    assert [result.error for result in results] == [DIED, None, None]
+    assert stub.log.count("start") == 3
 
 
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_a_file_that_takes_too_long_is_reported(
-    process: Callable[..., Any],
-) -> None:
-    stub, seen = process("hang", "hang"), list[tuple[Any, ...]]()
-    await work(iter(JOBS), lambda *result: seen.append(result), stub.start, 300)
-    assert asyncio.get_running_loop().time() == 600
-    assert [(done, text) for _, done, text in seen] == [
-        (False, "not done in 300 s"),
-        (True, "done"),
-        (True, "done"),
+async def test_a_file_that_takes_too_long_is_reported(stub_worker: type[Any]) -> None:
+    stub = stub_worker("hang", "hang", "hang")
+    results = await run(stub, timeout=300, attempts=3)
+    assert asyncio.get_running_loop().time() == 900
+    assert [result.error for result in results] == [
+        "not finished within 300 s",
+        None,
+        None,
     ]
-    assert stub.started == stub.ended == 3
+    assert stub.log.count("kill") == 3
 
 
 @pytest.mark.asyncio
-async def test_cancelled_anywhere_it_ends_its_process(
-    process: Callable[..., Any], cancel_everywhere: Callable[..., Any]
+async def test_cancelled_anywhere_no_worker_is_left(
+    stub_worker: type[Any], cancel_everywhere: Callable[..., Any]
 ) -> None:
-    stub = process()
+    stubs: list[Any] = []
 
-    def run() -> Any:
-        stub.script = [CRASH]
-        return work(iter(JOBS), lambda *_: None, stub.start, 5)
+    def new_stub() -> Any:
+        stubs.append(stub_worker("die"))
+        return stubs[-1]
+
+    def convert() -> Any:
+        return convert_all(JOBS, new_stub, lambda _: None, workers=2)
 
     def check() -> None:
-        assert stub.started == stub.ended
+        assert not any(stub.running for stub in stubs)
 
-    assert await cancel_everywhere(run, check) > 5
-
-
-# The process itself
+    assert await cancel_everywhere(convert, check) > 0
+    assert len(stubs) > 2
 
 
-def test_a_worker_ends_and_cleans_up_when_its_program_has_gone(
-    tmp_path: Path, mocker: MockerFixture
-) -> None:
-    gone, ended = threading.Event(), threading.Event()
-    leave = mocker.patch.object(os, "_exit", side_effect=lambda _: ended.set())
-    ignore = mocker.patch.object(signal, "signal", autospec=True)
-    program = mocker.patch.object(
-        sys.modules[set_up.__module__], "parent_process", autospec=True
-    )
-    program.return_value.join.side_effect = (
-        gone.wait
-    )  # as for a real one: until it has ended
-    mocker.patch.object(tempfile, "tempdir", None)
-    folder = tmp_path / "worker"
-    folder.mkdir()
-    set_up(str(folder))
-    ignore.assert_called_once_with(signal.SIGINT, signal.SIG_IGN)
-    Path(tempfile.mkdtemp(), "half.png").touch()
-    assert [path.name for path in folder.rglob("*.png")] == ["half.png"]
-    gone.set()
-    assert ended.wait(5)
-    leave.assert_called_once_with(1)
-    assert everything_in(tmp_path) == []
-
-
-HOLD = """
-import pathlib, re, tempfile
-pathlib.Path(tempfile.gettempdir(), "draft").touch()
-pathlib.Path({opens!r}).write_text("now")
-re.match(r"(a+)+$", "a" * 40 + "b")  # takes years, and Python's lock
-"""
-
-
-@pytest.mark.deadline(30)
+@pytest.mark.parametrize(
+    ("given", "expected"), [(2, 2), (None, 3), (9, 5)], ids=["two", "cores", "files"]
+)
 @pytest.mark.asyncio
-async def test_no_ctrl_c_ends_a_worker_but_its_program_does_whatever_it_runs(
-    tmp_path: Path, mocker: MockerFixture
+async def test_there_are_never_more_workers_than_files(
+    draw: Make,
+    source: Path,
+    to: Path,
+    stub_worker: type[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    given: int | None,
+    expected: int,
 ) -> None:
-    if sys.platform == "win32":
-        pytest.skip("Windows has neither named pipes nor a Ctrl-C for one process")
-    os.mkfifo(opens := tmp_path / "opens")
-    submit = ProcessPoolExecutor.submit
+    for name in "abcde":
+        await asyncio.to_thread(draw, f"{name}.png")
+    stubs: list[Any] = []
 
-    def interrupt(
-        *args: Any,
-    ) -> "Future[Any]":  # in its first moment, when it is not set up
-        future = submit(*args)
-        [child] = active_children()
-        assert child.pid
-        os.kill(child.pid, signal.SIGINT)
-        return future
+    def new_stub(folder: Path, settings: Settings, modules: list[str]) -> Any:
+        assert modules == ["pictures"]
+        stubs.append(stub_worker())
+        return stubs[-1]
 
-    mocker.patch.object(
-        ProcessPoolExecutor, "submit", autospec=True, side_effect=interrupt
-    )
-    async with worker(tmp_path) as pool:
-        pool.submit(exec, HOLD.format(opens=str(opens)))
-        assert await asyncio.to_thread(opens.read_text) == "now"
-    assert active_children() == []
-    assert everything_in(tmp_path) == ["opens"]
+    monkeypatch.setattr(app, "Worker", new_stub)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert await main(source, to=to, workers=given) == 0
+    assert len(stubs) == expected
+    assert not any(stub.running for stub in stubs)
 
 
-@pytest.mark.parametrize("dies", [False, True])
-@pytest.mark.asyncio
-async def test_a_worker_has_begun_when_it_is_up_or_dead(
-    tmp_path: Path, mocker: MockerFixture, dies: bool
-) -> None:
-    app = sys.modules[worker.__module__]
-    pools = mocker.patch.object(app, "ProcessPoolExecutor", autospec=True)
-    children = mocker.patch.object(app, "active_children", autospec=True)
-    others, ours = (
-        create_autospec(BaseProcess, instance=True, pid=pid) for pid in (1, 2)
-    )
-    children.return_value = [others, ours]
-    submit = pools.return_value.__enter__.return_value.submit
-    submit.return_value = up = Future[int]()
-    async with AsyncExitStack() as stack:
-        begun = asyncio.create_task(stack.enter_async_context(worker(tmp_path)))
-        assert await asyncio.wait([begun], timeout=0.02) == (
-            set(),
-            {begun},
-        )  # it imports
-        up.set_exception(CRASH) if dies else up.set_result(2)
-        await begun
-        submit.assert_called_once_with(os.getpid)
-    assert (others.kill.call_count, ours.kill.call_count) == (0, 0 if dies else 1)
-    assert everything_in(tmp_path) == []
+# --- The whole program, with real processes
 
 
 @pytest.mark.asyncio
-async def test_cancelled_while_it_starts_or_ends_a_worker_is_ended(
-    tmp_path: Path, mocker: MockerFixture, cancel_everywhere: Callable[..., Any]
-) -> None:
-    end = create_autospec(ExitStack, instance=True)
-    begin = mocker.patch.object(sys.modules[worker.__module__], "begin", autospec=True)
-    begin.return_value = create_autospec(Executor, instance=True), end
-
-    async def run() -> None:
-        async with worker(tmp_path):
-            await asyncio.sleep(0)
-
-    assert await cancel_everywhere(run) >= 3
-    await asyncio.get_running_loop().shutdown_default_executor()
-    assert end.close.call_count == begin.call_count > 3
-
-
-@pytest.mark.deadline(30)
-@pytest.mark.asyncio
-async def test_a_killed_worker_is_replaced_and_its_file_tried_again(
-    draw: Make, gate: Any, source: Path, to: Path
-) -> None:
-    scratch, seen = to / "scratch", list[tuple[Any, ...]]()
-    scratch.mkdir(parents=True)
-    jobs, _ = await asyncio.to_thread(plan, source, to, 40)
-    async with asyncio.TaskGroup() as group:
-        run = group.create_task(
-            work(
-                iter(jobs),
-                lambda *result: seen.append(result),
-                lambda: worker(scratch),
-                60,
-            )
-        )
-        async with gate(run) as path:
-            path.unlink()
-            draw(path.name)
-            [child] = active_children()
-            child.kill()
-    assert seen == [(path, True, "40 x 30 pixels")]
-    assert active_children() == []
-
-
-@pytest.mark.deadline(30)
-@pytest.mark.asyncio
-async def test_a_cancelled_run_leaves_no_worker_and_no_half_file(
-    gate: Any, source: Path, to: Path
-) -> None:
-    run = asyncio.create_task(main(source, to=to))
-    async with gate(run):
-        assert len(active_children()) == 1
-        assert (
-            len(everything_in(to)) == 3
-        )  # a folder for the run, the worker and the picture
-        run.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await run
-        assert active_children() == []
-    assert everything_in(to) == []
-
-
-# The whole program
-
-
-@pytest.mark.deadline(30)
-@pytest.mark.asyncio
-async def test_the_good_files_are_converted_and_the_bad_ones_named(
+async def test_good_files_are_converted_and_bad_ones_are_named(
     draw: Make,
     play: Make,
     bomb: Path,
     source: Path,
     to: Path,
     capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    cat, tone = draw("holiday/cat.jpg"), play("talk/tone.ogg")
-    (source / "broken.png").write_bytes(b"no picture")
+    caplog.set_level("INFO")
+    cat = await asyncio.to_thread(draw, "holiday/cat.jpg")
+    tone = await asyncio.to_thread(play, "talk/tone.ogg")
+    await asyncio.to_thread((source / "broken.png").write_bytes, b"no picture")
+    await asyncio.to_thread((source / "notes.txt").touch)
     assert await main(source, to=to, size=40, workers=2) == 1
-    told = capsys.readouterr()
-    assert sorted(told.out.splitlines())[0] == f"{cat}: 40 x 30 pixels"
-    assert sorted(told.out.splitlines())[1].startswith(f"{tone}: +")
-    refused, broken = sorted(told.err.splitlines())
-    assert refused.startswith(f"{bomb}: DecompressionBombWarning")
-    assert broken.startswith(f"{source / 'broken.png'}: UnidentifiedImageError")
-    names = ["holiday/cat.jpg.40.edges.png", "holiday/cat.jpg.40.webp", "talk/tone.ogg"]
-    assert everything_in(to) == sorted(["holiday", "talk", *names])
+
+    stdout, stderr = capsys.readouterr()
+    of_cat, of_tone = sorted(stdout.splitlines())
+    assert of_cat.startswith(f"{cat}: width=40 height=30 sharpness=")
+    assert of_tone.startswith(f"{tone}: seconds=1.0 loudness_before=")
+    of_bomb, of_broken = sorted(stderr.splitlines())
+    assert of_bomb.startswith(f"{bomb}: 40000 x 25000 pixels are 1000.0 megapixels")
+    assert of_broken.startswith(f"{source / 'broken.png'}: ")
+    assert caplog.messages[-1] == "2 made, 0 up to date, 2 failed, 1 skipped (1 .txt)"
+    assert await names_in(to) == [
+        "holiday",
+        "holiday/cat.jpg.40.edges.png",
+        "holiday/cat.jpg.40.webp",
+        "talk",
+        "talk/tone.ogg.-16lufs.ogg",
+    ]
 
 
 @pytest.mark.asyncio
-async def test_with_nothing_left_to_do_no_process_starts(
-    draw: Make, source: Path, to: Path, capsys: pytest.CaptureFixture[str]
+async def test_a_second_run_has_nothing_to_do_and_starts_no_process(
+    draw: Make,
+    source: Path,
+    to: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    draw("cat.png")
-    [job], _ = await asyncio.to_thread(plan, source, to, 512)
-    assert (await asyncio.to_thread(convert, job))[0]
+    await asyncio.to_thread(draw, "cat.png")
+    assert await main(source, to=to) == 0
+    capsys.readouterr()
+    monkeypatch.delattr(app, "Worker")
     assert await main(source, to=to) == 0
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("given", "workers"), [(2, 2), (None, 3), (9, 5)])
 @pytest.mark.asyncio
-async def test_there_are_as_many_workers_as_asked_for_or_cores_but_not_more_than_files(
-    draw: Make,
-    source: Path,
-    to: Path,
-    process: Callable[..., Any],
-    mocker: MockerFixture,
-    given: int | None,
-    workers: int,
+async def test_results_can_be_read_as_json(
+    draw: Make, source: Path, to: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stub = process()
-    start = mocker.patch.object(sys.modules[main.__module__], "worker", autospec=True)
-    start.side_effect = lambda _: stub.start()
-    mocker.patch.object(os, "cpu_count", autospec=True, return_value=3)
-    for name in "abcde":
-        draw(f"{name}.png")
-    assert await main(source, to=to, workers=given) == 0
-    assert (stub.asked, stub.most, stub.ended) == (5, workers, workers)
+    cat = await asyncio.to_thread(draw, "cat.png")
+    assert await main(source, to=to, size=40, json=True) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    result = json.loads(line)
+    assert result["file"] == str(cat)
+    assert result["status"] == "made"
+    assert result["width"] == 40
+    assert result["qr_codes"] == []
+    assert result["outputs"] == [
+        str(to / "cat.png.40.webp"),
+        str(to / "cat.png.40.edges.png"),
+    ]
 
 
 @pytest.mark.asyncio
-async def test_a_bar_on_the_terminal_leaves_piped_results_alone(
+async def test_a_killed_worker_is_replaced_and_its_file_attempted_again(
+    gate: Any, draw: Make, source: Path, to: Path
+) -> None:
+    settings = Settings(size=40)
+    plan = await asyncio.to_thread(make_plan, source, to, settings)
+    scratch = to / "scratch"
+    await asyncio.to_thread(scratch.mkdir, parents=True)
+    worker = Worker(scratch, settings, ["pictures"])
+    results: list[Result] = []
+    async with asyncio.TaskGroup() as group:
+        work = group.create_task(
+            convert_all(plan.jobs, lambda: worker, results.append, workers=1)
+        )
+        async with gate(work) as path:
+            await asyncio.to_thread(path.unlink)
+            await asyncio.to_thread(draw, path.name)
+            assert worker._process is not None
+            worker._process.kill()
+    assert [result.error for result in results] == [None]
+    assert not worker.is_running
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_run_leaves_no_process_and_no_half_file(
+    gate: Any, source: Path, to: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers: list[Worker] = []
+
+    class KeptWorker(Worker):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            workers.append(self)
+
+    monkeypatch.setattr(app, "Worker", KeptWorker)
+    task = asyncio.create_task(main(source, to=to))
+    async with gate(task):
+        [worker] = workers
+        process = worker._process
+        assert process is not None
+        # A folder for the run, in it one for the worker, and in it one for the file.
+        assert len(await names_in(to)) == 3
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert process.returncode is not None
+    assert await names_in(to) == []
+
+
+@pytest.mark.asyncio
+async def test_unfinished_files_of_another_run_are_left_alone(
+    draw: Make, source: Path, to: Path, stub_worker: type[Any], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(app, "Worker", lambda *_: stub_worker())
+    other = to / ".unfinished-1"
+    await asyncio.to_thread(other.mkdir, parents=True)
+    await asyncio.to_thread(draw, "cat.png")
+    assert await main(source, to=to) == 0
+    assert await names_in(to) == [".unfinished-1"]
+
+
+# --- Options
+
+
+@pytest.mark.asyncio
+async def test_prune_deletes_the_outputs_of_deleted_files(
     draw: Make,
     source: Path,
     to: Path,
-    process: Callable[..., Any],
-    mocker: MockerFixture,
     capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    start = mocker.patch.object(sys.modules[main.__module__], "worker", autospec=True)
-    start.return_value = process().start()
-    mocker.patch.object(sys.stderr, "isatty", autospec=True, return_value=True)
-    cat = draw("cat.png")
-    assert await main(source, to=to) == 0
-    told = capsys.readouterr()
-    assert told.out == f"{cat}: done\n"
-    assert "files" in told.err
-    assert "100%" in told.err
+    caplog.set_level("INFO")
+    await asyncio.to_thread(draw, "dog.png")
+    cat = await asyncio.to_thread(draw, "cat.png")
+    assert await main(source, to=to, size=40) == 0
+    await asyncio.to_thread(cat.unlink)
+    assert await main(source, to=to, size=40) == 0
+    assert len(await names_in(to)) == 4
+    capsys.readouterr()
+    assert await main(source, to=to, size=40, prune=True) == 0
+    assert await names_in(to) == ["dog.png.40.edges.png", "dog.png.40.webp"]
+    assert capsys.readouterr().out.splitlines() == [
+        f"{to / 'cat.png.40.edges.png'}: deleted",
+        f"{to / 'cat.png.40.webp'}: deleted",
+    ]
+    assert caplog.messages[-1].endswith("1 up to date, 0 failed, 0 skipped, 2 deleted")
 
 
 @pytest.mark.asyncio
-async def test_the_unfinished_files_of_another_run_are_left_alone(
-    draw: Make,
-    source: Path,
-    to: Path,
-    process: Callable[..., Any],
-    mocker: MockerFixture,
+async def test_without_vision_only_the_thumbnail_is_made(
+    draw: Make, source: Path, to: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    start = mocker.patch.object(sys.modules[main.__module__], "worker", autospec=True)
-    start.return_value = process().start()
-    other = (
-        to / f".unfinished-{os.getpid()}"
-    )  # in a container every run has the same number
-    other.mkdir(parents=True)
-    draw("cat.png")
-    assert await main(source, to=to) == 0
-    assert everything_in(to) == [other.name]
+    cat = await asyncio.to_thread(draw, "cat.png")
+    assert await main(source, to=to, size=40, vision=False) == 0
+    assert await names_in(to) == ["cat.png.40.webp"]
+    assert capsys.readouterr().out == f"{cat}: width=40 height=30\n"
 
 
 @pytest.mark.parametrize("wrong", ["source", "to"])
 @pytest.mark.asyncio
-async def test_a_wrong_folder_is_told_in_one_line(
+async def test_a_file_in_place_of_a_folder_is_one_line(
     draw: Make, source: Path, to: Path, wrong: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cat = draw("cat.png")
-    assert (
-        await main(
-            cat if wrong == "source" else source, to=to if wrong == "source" else cat
-        )
-        == 1
-    )
-    told = capsys.readouterr()
-    assert (told.out, len(told.err.splitlines())) == ("", 1)
-    assert "cat.png" in told.err
+    cat = await asyncio.to_thread(draw, "cat.png")
+    if wrong == "source":
+        status = await main(cat, to=to)
+    else:
+        status = await main(source, to=cat)
+    assert status == 1
+    stdout, stderr = capsys.readouterr()
+    assert stdout == ""
+    assert stderr.count("\n") == 1
+    assert "cat.png" in stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"loudness": 3.0}, "the loudness must be -70 to 0 LUFS, not 3"),
+        ({"size": 99_999}, "the size must be 1 to 16383 pixels, not 99999"),
+        # The current folder, which contains the source.
+        ({"to": Path()}, "the source must not be in the folder for the outputs"),
+        ({"prune": True}, "--prune deletes nothing, as there is no file in"),
+    ],
+)
 @pytest.mark.asyncio
-async def test_outputs_among_the_sources_are_refused_in_one_line(
-    source: Path, capsys: pytest.CaptureFixture[str]
+async def test_a_bad_option_is_one_line(
+    source: Path,
+    to: Path,
+    current_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: dict[str, Any],
+    reason: str,
 ) -> None:
-    assert await main(source, to=source) == 1
-    told = capsys.readouterr()
-    assert (told.out, len(told.err.splitlines())) == ("", 1)
-    assert everything_in(source) == []
+    assert current_folder == source.parent
+    assert await main(source, **{"to": to, **options}) == 1
+    stdout, stderr = capsys.readouterr()
+    assert stdout == ""
+    assert stderr.startswith(reason)
+    assert stderr.count("\n") == 1
 
 
 @pytest.mark.asyncio
-async def test_no_name_of_a_file_sends_commands_to_the_terminal(
+async def test_no_name_of_a_file_controls_the_terminal(
     source: Path, to: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert await main(source / "\x1b[2J\n", to=to) == 1
-    told = capsys.readouterr().err
-    assert (told.count("\n"), told.count("\x1b")) == (1, 0)
-    assert "?[2J?: No such file" in told
+    stderr = capsys.readouterr().err
+    assert stderr.count("\n") == 1
+    assert "\x1b" not in stderr
+
+
+@pytest.mark.asyncio
+async def test_a_bar_on_the_terminal_does_not_change_piped_results(
+    draw: Make,
+    source: Path,
+    to: Path,
+    stub_worker: type[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(app, "Worker", lambda *_: stub_worker())
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    cat = await asyncio.to_thread(draw, "cat.png")
+    assert await main(source, to=to) == 0
+    stdout, stderr = capsys.readouterr()
+    assert stdout == f"{cat}: \n"
+    assert "files" in stderr
+    assert "100%" in stderr
+
+
+# --- The README
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def commands() -> list[str]:
+    """Return the commands of the README that convert files."""
+    text = README.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```console\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = "".join(blocks).splitlines()
+    return [line for line in lines if " --to " in line]
+
+
+@pytest.mark.parametrize("command", commands())
+@pytest.mark.asyncio
+async def test_the_commands_of_the_readme_work(
+    draw: Make,
+    play: Make,
+    current_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    photo = await asyncio.to_thread(draw, "holiday/cat.jpg")
+    sound = await asyncio.to_thread(play, "talk/hello.flac")
+    for folder, file in (("photos", photo), ("recordings", sound)):
+        place = current_folder / folder / file.parent.name
+        await asyncio.to_thread(place.mkdir, parents=True)
+        await asyncio.to_thread(shutil.copy, file, place)
+
+    arguments = shlex.split(command.partition("|")[0])
+    assert arguments[:2] == ["uv", "run"]
+    program = cyclopts.App(result_action="return_value")
+    program.default(main)
+    function, bound, _ = program.parse_args(arguments[3:])
+    assert await function(*bound.args, **bound.kwargs) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(commands()) >= 4

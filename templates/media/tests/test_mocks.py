@@ -1,185 +1,170 @@
-"""Mocks by example: processes that die, hang or never start, made without any
-process.
-"""
+"""Mocks by example: workers that die, hang or never start, without any process."""
 
 import asyncio
-import os
-import sys
+import json
+from asyncio.subprocess import Process
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from unittest.mock import AsyncMock, MagicMock, call, create_autospec
+from unittest.mock import MagicMock, call, create_autospec
 
+import cv2
+import numpy as np
 import pytest
-from PIL import Image
+import pyvips
 from pytest_mock import MockerFixture
 
-from media.app import (
-    KINDS,
-    convert,
-    main,
-    picture,
-    work,
-    worker,
-)
+from media.app import convert_all, convert_one
+from media.pictures import convert
+from media.plan import PICTURE, Job, Settings
+from media.report import Report, Result
+from media.worker import Worker, WorkerDiedError, complete, read_message
 
-JOB = (Path("cat.png"), [Path("cat.webp")], 40)
-
-
-def answer(*result: object) -> "Future[object]":
-    """Return what `submit` returns: a future, here one that has its result."""
-    future: Future[object] = Future()
-    future.set_result(result)
-    return future
+JOB = Job(PICTURE, Path("cat.png"), [Path("cat.webp")])
+DONE = Result(JOB.source, JOB.outputs, {"width": 40})
 
 
 @pytest.fixture
-def pool() -> MagicMock:
-    """An executor with the methods and signatures of a real one, and nothing behind
-    them.
-    """
-    return create_autospec(Executor, instance=True)  # type: ignore[no-any-return]
+def worker() -> MagicMock:
+    """A mock with the methods and signatures of a worker, and no process.
 
-
-@pytest.fixture
-def start(pool: MagicMock) -> MagicMock:
-    """A mock of `worker`: an async context manager needs its `__aenter__` to say what
-    it gives.
+    An autospec knows which methods are coroutines: calls of those have to be awaited.
     """
-    start = create_autospec(worker)
-    start.return_value.__aenter__.return_value = pool
-    start.return_value.__aexit__.return_value = (
-        None  # a true value would swallow errors
-    )
-    return start  # type: ignore[no-any-return]
+    worker = create_autospec(Worker, instance=True, is_running=True)
+    worker.convert.return_value = DONE
+    return worker  # type: ignore[no-any-return]
 
 
 @pytest.mark.asyncio
-async def test_autospec_checks_what_the_process_is_asked(
-    pool: MagicMock, start: MagicMock, mocker: MockerFixture
+async def test_an_awaited_call_returns_the_return_value(worker: MagicMock) -> None:
+    assert await convert_one(worker, JOB, timeout=5, attempts=1) == DONE
+    worker.convert.assert_awaited_once_with(JOB)
+    worker.start.assert_not_awaited()
+
+
+@pytest.mark.asyncio
+async def test_an_autospec_refuses_calls_that_the_original_would_refuse(
+    worker: MagicMock,
 ) -> None:
-    pool.submit.return_value = answer(True, "done")
-    report = mocker.stub("report")
-    await work(iter([JOB]), report, lambda: start(Path("scratch")), 5)
-    pool.submit.assert_called_once_with(convert, JOB)
-    report.assert_called_once_with(Path("cat.png"), True, "done")
     with pytest.raises(TypeError):
-        start()  # the real one wants a folder, so the mock does too
+        await worker.convert()
+    with pytest.raises(AttributeError):
+        await worker.convrt(JOB)
 
 
 @pytest.mark.asyncio
-async def test_enter_and_exit_of_a_context_manager_are_awaited_not_just_called(
-    pool: MagicMock, start: MagicMock, mocker: MockerFixture
-) -> None:
-    pool.submit.side_effect = [BrokenProcessPool("it died"), answer(True, "done")]
-    await work(iter([JOB]), mocker.stub(), lambda: start(Path("scratch")), 5)
-    assert start.return_value.__aenter__.await_count == 2
-    assert start.return_value.__aexit__.await_count == 2
+async def test_a_list_of_side_effects_tells_a_story(worker: MagicMock) -> None:
+    worker.convert.side_effect = [WorkerDiedError("it died"), DONE]
+    assert await convert_one(worker, JOB, timeout=5, attempts=2) == DONE
+    assert worker.mock_calls == [call.convert(JOB), call.kill(), call.convert(JOB)]
 
 
 @pytest.mark.asyncio
-async def test_a_list_of_side_effects_plays_a_story(
-    pool: MagicMock, start: MagicMock, mocker: MockerFixture
+async def test_an_exception_as_side_effect_is_raised_each_time(
+    worker: MagicMock,
 ) -> None:
-    crash = BrokenProcessPool("it died")
-    pool.submit.side_effect = [
-        crash,
-        crash,
-        answer(False, "broken"),
-        answer(True, "done"),
-    ]
-    report = mocker.stub()
-    await work(iter([JOB] * 3), report, lambda: start(Path("scratch")), 5)
-    assert report.call_args_list == [
-        call(Path("cat.png"), False, "it died"),
-        call(Path("cat.png"), False, "broken"),
-        call(Path("cat.png"), True, "done"),
-    ]
+    worker.convert.side_effect = WorkerDiedError("it died")
+    result = await convert_one(worker, JOB, timeout=5, attempts=3)
+    assert result.error == "it died"
+    assert worker.convert.await_count == 3
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.asyncio
+async def test_a_coroutine_as_side_effect_can_hang(worker: MagicMock) -> None:
+    async def hang(_job: Job) -> Result:
+        await asyncio.Event().wait()
+        return DONE
+
+    worker.convert.side_effect = hang
+    result = await convert_one(worker, JOB, timeout=60, attempts=1)
+    assert result.error == "not finished within 60 s"
+    worker.kill.assert_awaited_once_with()
 
 
 @pytest.mark.asyncio
-async def test_an_error_that_nobody_expects_comes_out_and_the_process_is_ended(
-    pool: MagicMock, start: MagicMock, mocker: MockerFixture
-) -> None:
-    pool.submit.side_effect = (
-        ZeroDivisionError  # a class is raised, a value would be returned
-    )
-    with pytest.raises(ZeroDivisionError):
-        await work(iter([JOB]), mocker.stub(), lambda: start(Path("scratch")), 5)
-    start.return_value.__aexit__.assert_awaited_once()
+async def test_aenter_and_aexit_of_a_mock_are_awaited(worker: MagicMock) -> None:
+    # `async with` uses what __aenter__ returns: without this line, another mock.
+    worker.__aenter__.return_value = worker
+    # A true value would mean that the block's error has been handled.
+    worker.__aexit__.return_value = None
+    results: list[Result] = []
+    await convert_all([JOB], lambda: worker, results.append, workers=1)
+    assert results == [DONE]
+    worker.__aenter__.assert_awaited_once_with()
+    worker.__aexit__.assert_awaited_once_with(None, None, None)
 
 
 @pytest.mark.asyncio
-async def test_a_future_without_a_result_is_a_process_that_hangs_until_cancelled(
-    pool: MagicMock, start: MagicMock, mocker: MockerFixture
+async def test_an_unexpected_error_reaches_aexit_and_the_caller(
+    worker: MagicMock,
 ) -> None:
-    hanging, asked = Future[object](), asyncio.Event()
-
-    def submit(*_: object) -> "Future[object]":
-        asked.set()
-        return hanging
-
-    pool.submit.side_effect = submit
-    run = asyncio.create_task(
-        work(iter([JOB]), mocker.stub(), lambda: start(Path("scratch")), 5)
-    )
-    await asked.wait()
-    run.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await run
-    assert (
-        hanging.cancelled()
-    )  # a call that has begun cannot be: the process has to end
-    start.return_value.__aexit__.assert_awaited_once()
-
-
-def test_patch_dict_adds_a_kind_of_file_for_one_test(
-    tmp_path: Path, mocker: MockerFixture
-) -> None:
-    count = create_autospec(
-        picture, return_value="2 words"
-    )  # any kind has this signature
-    mocker.patch.dict(KINDS, {".txt": (count, [])})
-    text = tmp_path / "a.txt"
-    text.write_text("Hello cat")
-    assert convert((text, [], 40)) == (True, "2 words")
-    count.assert_called_once_with(text, [], 40)
-
-
-def test_a_spy_sees_that_a_large_jpeg_is_decoded_small(
-    draw: Callable[..., Path], mocker: MockerFixture
-) -> None:
-    look = mocker.spy(Image, "open")
-    cat = draw("cat.jpg", size=(3200, 2400))
-    assert (
-        picture(cat, [cat.with_suffix(".webp"), cat.with_suffix(".gif")], 40)
-        == "40 x 30 pixels"
-    )
-    look.assert_called_once_with(cat)
-    assert look.spy_return.size == (400, 300)
+    worker.__aenter__.return_value = worker
+    worker.__aexit__.return_value = None
+    worker.convert.side_effect = ZeroDivisionError
+    with pytest.raises(ExceptionGroup) as caught:
+        await convert_all([JOB], lambda: worker, lambda _: None, workers=1)
+    assert caught.group_contains(ZeroDivisionError)
+    assert worker.__aexit__.await_args.args[0] is ZeroDivisionError
 
 
 @pytest.mark.asyncio
-async def test_patching_an_object_sets_the_scene(
-    source: Path, to: Path, mocker: MockerFixture, capsys: pytest.CaptureFixture[str]
-) -> None:
-    mocker.patch.object(sys.stderr, "isatty", autospec=True, return_value=True)
-    walk = mocker.patch.object(os, "walk", autospec=True)
-    walk.side_effect = lambda _, onerror: (
-        onerror(PermissionError(13, "No entry", "secret")) or []
-    )
-    assert await main(source, to=to) == 1
-    assert "secret: No entry" in capsys.readouterr().err
+async def test_attributes_of_a_mock_can_be_mocks_of_streams() -> None:
+    process = create_autospec(Process, instance=True)
+    process.stdout = create_autospec(asyncio.StreamReader, instance=True)
+    process.stdout.readline.side_effect = [b'{"ready": true}\n', b""]
+    process.wait.return_value = -9
+    assert await read_message(process) == {"ready": True}
+    with pytest.raises(WorkerDiedError, match="SIGKILL"):
+        await read_message(process)
 
 
 @pytest.mark.asyncio
-async def test_without_its_aenter_a_context_manager_gives_just_another_mock(
-    mocker: MockerFixture,
+async def test_a_half_line_is_no_message() -> None:
+    process = create_autospec(Process, instance=True)
+    process.stdout = create_autospec(asyncio.StreamReader, instance=True)
+    process.stdout.readline.return_value = json.dumps({"details": {}}).encode()
+    process.wait.return_value = 1
+    with pytest.raises(WorkerDiedError, match="ended with status 1"):
+        await read_message(process)
+
+
+@pytest.mark.asyncio
+async def test_a_mock_of_a_coroutine_function_knows_whether_it_was_awaited() -> None:
+    async def work() -> None: ...
+
+    mock = create_autospec(work)
+    coroutine = mock()
+    mock.assert_called_once_with()
+    mock.assert_not_awaited()
+    await complete(coroutine)
+    mock.assert_awaited_once_with()
+
+
+@pytest.mark.asyncio
+async def test_a_stub_records_the_calls_of_a_callback(
+    worker: MagicMock, mocker: MockerFixture
 ) -> None:
-    start = create_autospec(worker)
-    async with start(Path("scratch")) as pool:
-        assert isinstance(
-            pool, AsyncMock
-        )  # takes any typo, and its `submit` is a coroutine
-    start.return_value.__aexit__.assert_awaited_once()
+    worker.__aenter__.return_value = worker
+    worker.__aexit__.return_value = None
+    on_result = mocker.stub("on_result")
+    await convert_all([JOB, JOB], lambda: worker, on_result, workers=1)
+    assert on_result.call_args_list == [call(DONE), call(DONE)]
+
+
+def test_a_patched_method_is_restored_after_the_test(mocker: MockerFixture) -> None:
+    add = mocker.patch.object(Report, "add", autospec=True)
+    report = Report(as_json=False)
+    report.add(DONE)
+    add.assert_called_once_with(report, DONE)  # autospec passes `self`, too
+
+
+def test_a_spy_calls_the_original_and_remembers(
+    draw: Callable[..., Path], tmp_path: Path, mocker: MockerFixture
+) -> None:
+    spy = mocker.spy(cv2, "Canny")
+    drafts = [tmp_path / "a.webp", tmp_path / "a.png"]
+    convert(draw("cat.png"), drafts, Settings(size=40))
+    spy.assert_called_once()
+    assert spy.spy_return.shape == (30, 40)
+    edges = pyvips.Image.new_from_file(str(drafts[1])).numpy()
+    assert np.array_equal(edges, spy.spy_return)
