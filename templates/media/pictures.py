@@ -18,7 +18,7 @@ from .plan import Settings
 # Each worker process has one core. libvips reads this when it is imported.
 os.environ.setdefault("VIPS_CONCURRENCY", "1")
 
-import pyvips
+import pyvips  # type: ignore[import-untyped]
 
 # What libvips cannot decode. Pillow can, HEIC with the help of pillow-heif.
 PILLOW_SUFFIXES = {".bmp", ".heic", ".heif"}

@@ -61,14 +61,28 @@ class Kind:
 PICTURE = Kind(
     module="pictures",
     suffixes=frozenset(
-        ".avif .bmp .gif .heic .heif .jpeg .jpg .png .tif .tiff .webp".split()
+        {
+            ".avif",
+            ".bmp",
+            ".gif",
+            ".heic",
+            ".heif",
+            ".jpeg",
+            ".jpg",
+            ".png",
+            ".tif",
+            ".tiff",
+            ".webp",
+        }
     ),
     outputs=("{name}.{size}.webp",),
     vision_outputs=("{name}.{size}.edges.png",),
 )
 SOUND = Kind(
     module="sounds",
-    suffixes=frozenset(".aif .aiff .flac .mp3 .oga .ogg .opus .wav".split()),
+    suffixes=frozenset(
+        {".aif", ".aiff", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"}
+    ),
     outputs=("{name}.{loudness}lufs{suffix}",),
 )
 KINDS = (PICTURE, SOUND)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Coroutine, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +29,15 @@ class WorkerDiedError(Exception):
     """The process has ended before it returned a result."""
 
 
+@dataclass(frozen=True)
+class Connection:
+    """A process and the pipes to and from it."""
+
+    process: Process
+    to_process: asyncio.StreamWriter
+    from_process: asyncio.StreamReader
+
+
 class Worker:
     """One worker process, which converts one file at a time.
 
@@ -43,17 +52,22 @@ class Worker:
         self.folder = folder
         self.settings = settings
         self.modules = modules
-        self._process: Process | None = None
+        self._connection: Connection | None = None
 
     @property
     def is_running(self) -> bool:
         """Whether the process has been started and has not been killed or closed."""
-        return self._process is not None
+        return self._connection is not None
 
     @property
-    def pid(self) -> int | None:
-        """The process ID, or None if there is no process."""
-        return None if self._process is None else self._process.pid
+    def process(self) -> Process:
+        """The process. Raises RuntimeError if there is none."""
+        return self._connected().process
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            raise RuntimeError("the worker has not been started")
+        return self._connection
 
     async def start(self) -> None:
         """Start the process and wait until it is ready.
@@ -63,21 +77,19 @@ class Worker:
         """
         # A cancellation in the middle must not lose the process.
         await complete(self._spawn())
-        assert self._process is not None
         async with asyncio.timeout(START_TIMEOUT):
-            await read_message(self._process)
+            await read_message(self._connected())
 
     async def _spawn(self) -> None:
-        program = f"{__package__}.converter"
         # The process finds the package where this program found it.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         flags = 0
         if sys.platform == "win32":
             flags = subprocess.CREATE_NEW_PROCESS_GROUP
-        self._process = await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            program,
+            f"{__package__}.converter",
             str(self.folder),
             *self.modules,
             stdin=PIPE,
@@ -91,6 +103,9 @@ class Worker:
             start_new_session=True,
             creationflags=flags,
         )
+        if process.stdin is None or process.stdout is None:
+            raise RuntimeError("the process has no pipes")
+        self._connection = Connection(process, process.stdin, process.stdout)
 
     async def convert(self, job: Job) -> Result:
         """Return the result of converting one file.
@@ -98,21 +113,19 @@ class Worker:
         Raises WorkerDiedError if the process ends. If the call is cancelled, the
         process is still busy: kill it.
         """
-        process = self._process
-        assert process is not None
-        assert process.stdin is not None
+        connection = self._connected()
         message = {
             "module": job.kind.module,
             "source": str(job.source),
             "outputs": [str(output) for output in job.outputs],
             "settings": asdict(self.settings),
         }
-        process.stdin.write(json.dumps(message).encode() + b"\n")
+        connection.to_process.write(json.dumps(message).encode() + b"\n")
         try:
-            await process.stdin.drain()
+            await connection.to_process.drain()
         except ConnectionError:
             pass  # the process has ended; reading says how
-        answer = await read_message(process)
+        answer = await read_message(connection)
         return Result(
             source=job.source,
             outputs=job.outputs,
@@ -123,25 +136,24 @@ class Worker:
 
     async def kill(self) -> None:
         """End the process at once, if there is one."""
-        if self._process is None:
+        if self._connection is None:
             return
-        process = self._process
-        self._process = None
+        connection = self._connection
+        self._connection = None
         try:
-            process.kill()
+            connection.process.kill()
         except ProcessLookupError:
             pass  # it has ended already
-        await complete(wait_until_ended(process))
+        await complete(wait_until_ended(connection))
 
     async def close(self) -> None:
         """Let the process end, and kill it if it does not within `CLOSE_TIMEOUT`."""
-        if self._process is None:
+        if self._connection is None:
             return
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self._connection.to_process.close()
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self._process.wait()
+                await self._connection.process.wait()
         except TimeoutError:
             pass
         finally:
@@ -172,26 +184,23 @@ async def complete(work: Coroutine[Any, Any, None]) -> None:
         raise
 
 
-async def read_message(process: Process) -> dict[str, Any]:
+async def read_message(connection: Connection) -> dict[str, Any]:
     """Return the next message of a process. Raises WorkerDiedError if it has ended."""
-    assert process.stdout is not None
-    line = await process.stdout.readline()
+    line = await connection.from_process.readline()
     if not line.endswith(b"\n"):
-        status = await process.wait()
+        status = await connection.process.wait()
         raise WorkerDiedError(f"the worker process {describe_status(status)}")
     message: dict[str, Any] = json.loads(line)
     return message
 
 
-async def wait_until_ended(process: Process) -> None:
+async def wait_until_ended(connection: Connection) -> None:
     """Wait until a process has ended and its pipes are closed."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.close()
-    # The pipe of stdout is closed when it has been read to its end.
-    while await process.stdout.read(MAX_LINE_BYTES):
+    connection.to_process.close()
+    # The pipe from the process is closed when it has been read to its end.
+    while await connection.from_process.read(MAX_LINE_BYTES):
         pass
-    await process.wait()
+    await connection.process.wait()
 
 
 def describe_status(status: int) -> str:

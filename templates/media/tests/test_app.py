@@ -16,7 +16,12 @@ import pytest
 
 from media import app
 from media.app import convert_all, main
-from media.plan import PICTURE, Job, Settings, make_plan
+from media.plan import (
+    PICTURE,
+    Job,
+    Settings,
+    make_plan,
+)
 from media.report import Result
 from media.worker import Worker
 
@@ -249,8 +254,7 @@ async def test_a_killed_worker_is_replaced_and_its_file_attempted_again(
         async with gate(work) as path:
             await asyncio.to_thread(path.unlink)
             await asyncio.to_thread(draw, path.name)
-            assert worker._process is not None
-            worker._process.kill()
+            worker.process.kill()
     assert [result.error for result in results] == [None]
     assert not worker.is_running
 
@@ -270,8 +274,7 @@ async def test_a_cancelled_run_leaves_no_process_and_no_half_file(
     task = asyncio.create_task(main(source, to=to))
     async with gate(task):
         [worker] = workers
-        process = worker._process
-        assert process is not None
+        process = worker.process
         # A folder for the run, in it one for the worker, and in it one for the file.
         assert len(await names_in(to)) == 3
         task.cancel()

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import threading
@@ -159,19 +160,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB."""
     folder = tmp_path / "small"
     folder.mkdir()
-    if sys.platform != "linux":
-        pytest.skip("needs Linux")
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
+    mount = shutil.which("mount")
+    unmount = shutil.which("umount")
+    if sys.platform != "linux" or mount is None or unmount is None:
+        pytest.skip("needs Linux and its command `mount`")
+    command = [mount, "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True)
     if mounted.returncode != 0:
         pytest.skip(f"needs the right to mount a file system: {mounted.stderr}")
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run([unmount, str(folder)], check=True)
 
 
 @pytest.mark.parametrize("free_kib", range(0, 64, 4))
@@ -278,11 +278,10 @@ def test_when_stdin_ends_in_the_middle_of_a_file_the_process_ends(
 
 def test_what_a_library_prints_is_no_result(tmp_path: Path) -> None:
     program = (
-        "import os; from media.converter import send, take_stdout; "
+        f"import os; from {converter.__package__}.converter import send, take_stdout; "
         "results = take_stdout(); os.write(1, b'noise'); print('noise', flush=True); "
         "send(results, {'ready': True})"
     )
-    program = program.replace("media.", f"{converter.__package__}.")
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

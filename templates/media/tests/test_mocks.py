@@ -1,7 +1,6 @@
 """Mocks by example: workers that die, hang or never start, without any process."""
 
 import asyncio
-import json
 from asyncio.subprocess import Process
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +9,20 @@ from unittest.mock import MagicMock, call, create_autospec
 import cv2
 import numpy as np
 import pytest
-import pyvips
+import pyvips  # type: ignore[import-untyped]
 from pytest_mock import MockerFixture
 
 from media.app import convert_all, convert_one
 from media.pictures import convert
 from media.plan import PICTURE, Job, Settings
 from media.report import Report, Result
-from media.worker import Worker, WorkerDiedError, complete, read_message
+from media.worker import (
+    Connection,
+    Worker,
+    WorkerDiedError,
+    complete,
+    read_message,
+)
 
 JOB = Job(PICTURE, Path("cat.png"), [Path("cat.webp")])
 DONE = Result(JOB.source, JOB.outputs, {"width": 40})
@@ -107,37 +112,37 @@ async def test_an_unexpected_error_reaches_aexit_and_the_caller(
     assert worker.__aexit__.await_args.args[0] is ZeroDivisionError
 
 
+@pytest.fixture
+def connection() -> Connection:
+    """A connection of mocks: a process, and the streams to and from it."""
+    return Connection(
+        process=create_autospec(Process, instance=True),
+        to_process=create_autospec(asyncio.StreamWriter, instance=True),
+        from_process=create_autospec(asyncio.StreamReader, instance=True),
+    )
+
+
 @pytest.mark.asyncio
-async def test_attributes_of_a_mock_can_be_mocks_of_streams() -> None:
-    process = create_autospec(Process, instance=True)
-    process.stdout = create_autospec(asyncio.StreamReader, instance=True)
-    process.stdout.readline.side_effect = [b'{"ready": true}\n', b""]
-    process.wait.return_value = -9
-    assert await read_message(process) == {"ready": True}
+async def test_a_mock_of_a_stream_returns_line_after_line(
+    connection: Connection, mocker: MockerFixture
+) -> None:
+    mocker.patch.object(
+        connection.from_process, "readline", side_effect=[b'{"ready": true}\n', b""]
+    )
+    mocker.patch.object(connection.process, "wait", return_value=-9)
+    assert await read_message(connection) == {"ready": True}
     with pytest.raises(WorkerDiedError, match="SIGKILL"):
-        await read_message(process)
+        await read_message(connection)
 
 
 @pytest.mark.asyncio
-async def test_a_half_line_is_no_message() -> None:
-    process = create_autospec(Process, instance=True)
-    process.stdout = create_autospec(asyncio.StreamReader, instance=True)
-    process.stdout.readline.return_value = json.dumps({"details": {}}).encode()
-    process.wait.return_value = 1
-    with pytest.raises(WorkerDiedError, match="ended with status 1"):
-        await read_message(process)
-
-
-@pytest.mark.asyncio
-async def test_a_mock_of_a_coroutine_function_knows_whether_it_was_awaited() -> None:
-    async def work() -> None: ...
-
-    mock = create_autospec(work)
-    coroutine = mock()
-    mock.assert_called_once_with()
-    mock.assert_not_awaited()
+async def test_a_call_of_a_coroutine_method_is_not_yet_awaited(
+    worker: MagicMock,
+) -> None:
+    coroutine = worker.kill()
+    worker.kill.assert_not_awaited()
     await complete(coroutine)
-    mock.assert_awaited_once_with()
+    worker.kill.assert_awaited_once_with()
 
 
 @pytest.mark.asyncio

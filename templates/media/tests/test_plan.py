@@ -65,14 +65,26 @@ def test_without_vision_there_are_no_edges(to: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    "a.avif a.bmp a.gif a.heic a.heif a.jpeg a.JPG a.png a.tif a.tiff a.webp".split(),
+    [
+        "a.avif",
+        "a.bmp",
+        "a.gif",
+        "a.heic",
+        "a.heif",
+        "a.jpeg",
+        "a.JPG",
+        "a.png",
+        "a.tif",
+        "a.tiff",
+        "a.webp",
+    ],
 )
 def test_pictures_are_known_by_their_suffix(name: str) -> None:
     assert kind_of(Path(name)) is PICTURE
 
 
 @pytest.mark.parametrize(
-    "name", "a.aif a.aiff a.flac a.mp3 a.oga a.ogg a.opus a.WAV".split()
+    "name", ["a.aif", "a.aiff", "a.flac", "a.mp3", "a.oga", "a.ogg", "a.opus", "a.WAV"]
 )
 def test_sounds_are_known_by_their_suffix(name: str) -> None:
     assert kind_of(Path(name)) is SOUND

@@ -1,5 +1,6 @@
 """Sounds: loudness, true peak and tags, on real files."""
 
+import importlib
 import math
 import sys
 from collections.abc import Callable
@@ -7,20 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import mutagen
-import mutagen.flac
-import mutagen.id3
 import numpy as np
 import pyloudnorm  # type: ignore[import-untyped]
 import pytest
 import scipy.signal  # type: ignore[import-untyped]
 import soundfile  # type: ignore[import-untyped]
 
-from media import loudness
-from media.loudness import integrated_loudness, measure, to_decibels
+from media import loudness, sounds
+from media.loudness import (
+    integrated_loudness,
+    measure,
+    to_decibels,
+)
 from media.plan import Settings
 from media.sounds import convert, write_checked
 
 Make = Callable[..., Path]
+
+# mutagen's classes have annotations for only some of their methods.
+flac: Any = importlib.import_module("mutagen.flac")
+id3: Any = importlib.import_module("mutagen.id3")
 
 
 def convert_sound(path: Path, target: float = -16.0) -> tuple[Path, dict[str, Any]]:
@@ -262,7 +269,7 @@ def test_frames_that_are_missing_in_the_output_are_an_error(
 ) -> None:
     path = play("tone.wav")
     before = measure(path)
-    monkeypatch.setattr("media.sounds.BLOCK_FRAMES", 0)  # copies nothing
+    monkeypatch.setattr(sounds, "BLOCK_FRAMES", 0)  # copies nothing
     with pytest.raises(OSError, match="only 0 of 48000 frames were written"):
         write_checked(path, path.with_name("draft.wav"), before, gain=0.0)
 
@@ -301,10 +308,9 @@ def test_id3_tags_are_copied_except_those_for_the_gain(play: Make, suffix: str) 
     original: Any = mutagen.File(path)
     if original.tags is None:
         original.add_tags()
-    original.tags.add(mutagen.id3.TPE1(encoding=3, text=["Ada"]))
-    original.tags.add(
-        mutagen.id3.TXXX(encoding=3, desc="REPLAYGAIN_TRACK_GAIN", text=["-3 dB"])
-    )
+    original.tags.add(id3.TPE1(encoding=3, text=["Ada"]))
+    gain = id3.TXXX(encoding=3, desc="REPLAYGAIN_TRACK_GAIN", text=["-3 dB"])
+    original.tags.add(gain)
     original.save()
     result, _ = convert_sound(path)
     copy: Any = mutagen.File(result)
@@ -324,14 +330,14 @@ def test_the_texts_of_a_wav_are_copied(source: Path) -> None:
 
 def test_the_cover_of_a_flac_is_copied(play: Make) -> None:
     path = play("song.flac")
-    original = mutagen.flac.FLAC(path)
-    cover = mutagen.flac.Picture()
+    original = flac.FLAC(path)
+    cover = flac.Picture()
     cover.data = b"a picture"
     original.add_picture(cover)
     original["artist"] = "Ada"
     original.save()
     result, _ = convert_sound(path)
-    assert [p.data for p in mutagen.flac.FLAC(result).pictures] == [b"a picture"]
+    assert [p.data for p in flac.FLAC(result).pictures] == [b"a picture"]
 
 
 def test_decibels_of_nothing_are_minus_infinity() -> None:
