@@ -1,115 +1,198 @@
-"""What worker processes bring: two of them against one process, and how the event loop
-fares meanwhile.
+"""Compare the media starter with mogrify, vipsthumbnail and one process.
 
-    uv run --group bench python benchmarks/media.py [--files N] [--rounds N] [--json
-    FILE]
+    uv run --group bench --with-requirements templates/media/requirements.txt \\
+        python benchmarks/media.py [--files N] [--rounds N] [--json FILE]
 
-The same pictures (JPEG, 12 megapixels) and sounds (FLAC, a minute) are converted in
-turns by this process alone and by two workers, the start of the workers included;
-medians after a warm-up. A ticker of 5 ms measures the loop's lag.
+The same JPEGs of 3000 x 2000 pixels become WebP thumbnails of 512 pixels, by two
+processes at a time; the start of the processes is included. The contestants take turns.
+A ticker of 5 ms measures the lag of the event loop while the starter works. A command
+that is not installed is skipped, and said so.
 """
 
 import asyncio
+import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import harness
 import numpy as np
-import soundfile
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "templates" / "media"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "templates"))
 
-from app import Job, convert, plan, work, worker
+from media.app import convert_all
+from media.plan import Settings, make_plan
+from media.report import Result
+from media.worker import Worker
 
-TICK = 0.005
+TICK = 0.005  # seconds
+SIZE = 512
+PROCESSES = 2
 
 
-def make_files(source: Path, files: int) -> None:
-    """Write one picture and one sound, each under as many names as `files`."""
+def make_pictures(source: Path, files: int) -> None:
+    """Write one picture under as many names as there are files."""
     random = np.random.default_rng(1)
-    noise = Image.fromarray(random.integers(0, 255, (300, 400, 3), dtype=np.uint8))
-    noise.resize((4000, 3000)).save(source / "picture0.jpg", quality=90)
-    soundfile.write(
-        source / "sound0.flac", random.normal(0, 0.05, (60 * 48_000, 2)), 48_000
-    )
+    noise = Image.fromarray(random.integers(0, 255, (200, 300, 3), dtype=np.uint8))
+    first = source / "picture0.jpg"
+    noise.resize((3000, 2000)).save(first, quality=90)
     for number in range(1, files):
-        for name, suffix in (("picture", "jpg"), ("sound", "flac")):
-            (source / f"{name}{number}.{suffix}").hardlink_to(
-                source / f"{name}0.{suffix}"
-            )
+        (source / f"picture{number}.jpg").hardlink_to(first)
 
 
-def in_one_process(jobs: list[Job]) -> None:
-    assert all(convert(job)[0] for job in jobs)
+class Starter:
+    """The media starter. Each call makes all outputs in a new folder."""
 
+    def __init__(self, source: Path, to: Path) -> None:
+        self.source = source
+        self.to = to
+        self.numbers = count()
+        self.lags: list[float] = []
 
-async def in_two_workers(jobs: list[Job], scratch: Path) -> list[float]:
-    """Convert, and return by how many seconds each tick of the loop came late."""
-    lags: list[float] = []
-    failed: list[Path] = []
+    def run(self, *, vision: bool, workers: int = PROCESSES) -> float:
+        """Convert all files; return the seconds."""
+        started = time.perf_counter()
+        asyncio.run(self.convert(vision, workers))
+        return time.perf_counter() - started
 
-    async def tick() -> None:
+    async def convert(self, vision: bool, workers: int) -> None:
+        """Convert all files, and measure the lag of the loop meanwhile."""
+        to = self.to / str(next(self.numbers))
+        settings = Settings(size=SIZE, vision=vision)
+        plan = make_plan(self.source, to, settings)
+        scratch = to / ".unfinished"
+        scratch.mkdir(parents=True)
+        results: list[Result] = []
+
+        def new_worker() -> Worker:
+            return Worker(scratch, settings, ["pictures"])
+
+        ticker = asyncio.create_task(self.tick())
+        await convert_all(plan.jobs, new_worker, results.append, workers=workers)
+        ticker.cancel()
+        assert len(results) == len(plan.jobs)
+        assert not any(result.error for result in results)
+
+    async def tick(self) -> None:
+        """Note by how many seconds each tick comes late."""
         while True:
             due = time.perf_counter() + TICK
             await asyncio.sleep(TICK)
-            lags.append(time.perf_counter() - due)
+            self.lags.append(time.perf_counter() - due)
 
-    def report(path: Path, ok: bool, _text: str) -> None:
-        failed.extend([] if ok else [path])
 
-    ticker = asyncio.create_task(tick())
-    turns = iter(jobs)
-    async with asyncio.TaskGroup() as group:
-        for _ in range(2):
-            group.create_task(work(turns, report, partial(worker, scratch), 300))
-    ticker.cancel()
-    assert not failed
-    return lags
+def run_command(command: list[str], source: Path) -> float:
+    """Run a command for all files, two processes at a time; return the seconds."""
+    paths = sorted(map(str, source.iterdir()))
+    started = time.perf_counter()
+    processes = []
+    for start in range(PROCESSES):
+        share = paths[start::PROCESSES]
+        processes.append(subprocess.Popen([*command, *share]))
+    for process in processes:
+        assert process.wait() == 0
+    return time.perf_counter() - started
+
+
+def with_pillow(source: Path, to: Path) -> float:
+    """Make the thumbnails with Pillow in this process; return the seconds."""
+    started = time.perf_counter()
+    for path in source.iterdir():
+        with Image.open(path) as image:
+            image.draft(None, (2 * SIZE, 2 * SIZE))
+            small = image.convert("RGB")
+        small.thumbnail((SIZE, SIZE))
+        small.save(to / f"{path.name}.webp")
+    return time.perf_counter() - started
+
+
+def with_libvips(source: Path, to: Path) -> float:
+    """Make the thumbnails with pyvips in this process; return the seconds."""
+    from media.pictures import convert
+
+    started = time.perf_counter()
+    for path in source.iterdir():
+        convert(path, [to / f"{path.name}.webp"], Settings(size=SIZE, vision=False))
+    return time.perf_counter() - started
+
+
+def contestants(starter: Starter, to: Path) -> dict[str, Callable[[], float]]:
+    """Return the ways to make the thumbnails, by name."""
+    source = starter.source
+    ways: dict[str, Callable[[], float]] = {
+        "everything": lambda: starter.run(vision=True),
+        "everything, one worker": lambda: starter.run(vision=True, workers=1),
+        "thumbnails": lambda: starter.run(vision=False),
+        "Pillow, one process": lambda: with_pillow(source, to),
+        "pyvips, one process": lambda: with_libvips(source, to),
+    }
+    commands = {
+        "mogrify": [
+            *("mogrify", "-path", str(to), "-format", "webp"),
+            *("-auto-orient", "-thumbnail", f"{SIZE}x{SIZE}"),
+        ],
+        "vipsthumbnail": [
+            *("vipsthumbnail", "--size", str(SIZE)),
+            *("--output", str(to / "%s.webp[strip]")),
+        ],
+    }
+    for name, command in commands.items():
+        if shutil.which(name) is None:
+            print(f"{name} is skipped: it is not installed")
+        else:
+            ways[name] = lambda command=command: run_command(command, source)
+    return ways
 
 
 def main() -> None:
     parser = harness.parser(__doc__, rounds=3)
-    parser.add_argument(
-        "--files", type=int, default=24, help="pictures, and as many sounds"
-    )
+    parser.add_argument("--files", type=int, default=24, help="number of pictures")
     options = parser.parse_args()
-    one, two, lags = list[float](), list[float](), list[float]()
     with tempfile.TemporaryDirectory() as folder:
-        source, scratch = Path(folder, "source"), Path(folder, "scratch")
+        source = Path(folder, "source")
+        to = Path(folder, "to")
         source.mkdir()
-        scratch.mkdir()
-        make_files(source, options.files)
-        jobs, _ = plan(source, Path(folder, "to"), 512)
-        in_one_process(jobs[::10])  # the warm-up
-        for _ in range(options.rounds):
-            started = time.perf_counter()
-            in_one_process(jobs)
-            one.append(time.perf_counter() - started)
-            started = time.perf_counter()
-            lags += asyncio.run(in_two_workers(jobs, scratch))
-            two.append(time.perf_counter() - started)
-    ratio = statistics.median(one) / statistics.median(two)
-    p50, p99 = (statistics.quantiles(lags, n=100)[q - 1] * 1000 for q in (50, 99))
-    print(f"{len(jobs)} files, medians of {options.rounds} rounds")
-    print(f"{'one process':>18}  {statistics.median(one):6.2f} s")
-    print(f"{'two workers':>18}  {statistics.median(two):6.2f} s")
-    print(f"{'ratio':>18}  {ratio:6.2f}")
+        to.mkdir()
+        make_pictures(source, options.files)
+        starter = Starter(source, to)
+        seconds = harness.in_turns(options.rounds, contestants(starter, to))
+    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
+    ratios = {
+        f"{ours} / {other}": medians[ours] / medians[other]
+        for ours, other in (
+            ("thumbnails", "vipsthumbnail"),
+            ("everything", "mogrify"),
+            ("pyvips, one process", "Pillow, one process"),
+        )
+        if other in medians
+    }
+    quantiles = statistics.quantiles(starter.lags, n=100)
+    lag = {"p50": quantiles[49] * 1000, "p99": quantiles[98] * 1000}
+
+    print(f"{options.files} pictures, medians of {options.rounds} rounds")
+    for name, median in medians.items():
+        print(f"{name:>40}  {median:6.2f} s")
+    for name, ratio in ratios.items():
+        print(f"{name:>40}  {ratio:6.2f}x")
+    most = max(starter.lags) * 1000
     print(
-        f"{'lag of the loop':>18}  p50 {p50:.1f}, p99 {p99:.1f}, most {max(lags) * 1000:.1f} ms"  # noqa: E501
+        f"{'lag of the loop':>40}  "
+        f"p50 {lag['p50']:.1f}, p99 {lag['p99']:.1f}, most {most:.1f} ms"
     )
-    harness.keep(
-        {
-            "seconds": {"one": one, "two": two},
-            "ratio": ratio,
-            "lag_ms": {"p50": p50, "p99": p99},
-        },
-        options.json,
-    )
+    two_workers = medians["everything, one worker"] / medians["everything"]
+    results = {
+        "seconds": seconds,
+        "ratio": two_workers,
+        "ratios": ratios,
+        "lag_ms": lag,
+    }
+    harness.keep(results, options.json)
 
 
 if __name__ == "__main__":

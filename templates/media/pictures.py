@@ -26,7 +26,7 @@ HEIC_SUFFIXES = {".heic", ".heif"}
 
 # Pictures are made this small, in pixels, before sharpness and QR codes are looked for.
 # Sharpness can only be compared at the same size.
-VISION_SIZE = 1024
+VISION_SIZE = 720
 
 # A file that was cut short is an error. The argument `fail_on` would mean the same, but
 # `thumbnail_buffer` of libvips 8.18 ignores it.
@@ -42,9 +42,13 @@ Image.MAX_IMAGE_PIXELS = None
 
 @dataclass
 class Picture:
-    """A picture that is not decoded yet: a file's content, or pixels by Pillow."""
+    """A picture that is not decoded yet: a file's content, or pixels by Pillow.
+
+    `has_profile` says whether the colours have to be converted by a colour profile.
+    """
 
     content: bytes
+    has_profile: bool
     pixels: Any = None
 
     def shrink(self, size: int) -> Any:
@@ -53,7 +57,10 @@ class Picture:
         It stands upright and has 8 bits per channel. Raises pyvips.Error if the file is
         broken.
         """
-        options = {"height": size, "size": "down", "output_profile": "srgb"}
+        options: dict[str, Any] = {"height": size, "size": "down"}
+        if self.has_profile:
+            # Only then: this takes as long as all the rest.
+            options["output_profile"] = "srgb"
         if self.pixels is not None:
             small = self.pixels.thumbnail_image(size, **options)
         else:
@@ -107,7 +114,8 @@ def open_picture(source: Path, max_megapixels: float) -> Picture:
         return open_with_pillow(source, content, max_megapixels)
     header = pyvips.Image.new_from_buffer(content, "")
     check_size(header.width, header.height, max_megapixels)
-    return Picture(content)
+    has_profile = "icc-profile-data" in header.get_fields()
+    return Picture(content, has_profile)
 
 
 def open_with_pillow(source: Path, content: bytes, max_megapixels: float) -> Picture:
@@ -122,7 +130,7 @@ def open_with_pillow(source: Path, content: bytes, max_megapixels: float) -> Pic
     if profile:
         pixels = pixels.copy()
         pixels.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
-    return Picture(content, pixels)
+    return Picture(content, has_profile=bool(profile), pixels=pixels)
 
 
 def register_heic() -> None:

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from media.plan import (
     SOUND,
     Job,
     Plan,
+    Problem,
     Settings,
     delete_leftovers,
     is_up_to_date,
@@ -115,19 +117,22 @@ def test_a_source_that_does_not_exist_is_an_error(source: Path, to: Path) -> Non
         make_plan(source / "nowhere", to, SETTINGS)
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything"
-)
 def test_a_subfolder_that_cannot_be_read_is_a_problem(
-    draw: Make, source: Path, to: Path
+    draw: Make, source: Path, to: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = draw("secret/cat.png").parent
-    folder.chmod(0)
-    try:
-        plan = make_plan(source, to, SETTINGS)
-    finally:
-        folder.chmod(0o700)
-    assert [problem.path for problem in plan.problems] == [folder]
+    cat = draw("cat.png")
+    folder = draw("secret/dog.png").parent
+    scandir = os.scandir
+
+    def refuse_secret(path: str) -> Any:
+        if Path(path) == folder:
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse_secret)
+    plan = make_plan(source, to, SETTINGS)
+    assert [job.source for job in plan.jobs] == [cat]
+    assert plan.problems == [Problem(folder, "Permission denied")]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names are shorter there")
