@@ -25,6 +25,7 @@ Message = dict[str, Any]
 
 MAX_WARNINGS = 5  # per file
 MAX_TEXT = 500  # characters of an error or a warning
+NICENESS = 5
 # How long a conversion may go on after stdin has ended, in seconds.
 GRACE = 0.5
 
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str]) -> None:
     `arguments` are the folder for unfinished files and the names of the modules that
     will be needed.
     """
+    lower_priority()
     folder = Path(tempfile.mkdtemp(dir=arguments[0]))
     results = take_stdout()
     jobs: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
@@ -53,6 +55,12 @@ def main(arguments: Sequence[str]) -> None:
         send(results, convert(job, folder))
     finished.set()
     remove(folder)
+
+
+def lower_priority() -> None:
+    """Let the program's event loop go first where there are not enough CPU cores."""
+    if sys.platform != "win32":
+        os.nice(NICENESS)
 
 
 def take_stdout() -> BinaryIO:

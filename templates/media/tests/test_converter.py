@@ -236,6 +236,7 @@ def run_main(scratch: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> lis
     stdin = io.BytesIO("".join(lines).encode())
     monkeypatch.setattr(converter, "open_stdin", lambda: stdin)
     monkeypatch.setattr(converter, "take_stdout", lambda: results)
+    monkeypatch.setattr(converter, "lower_priority", lambda: None)
     monkeypatch.setattr(converter, "GRACE", 60.0)
     converter.main([str(scratch), "pictures"])
     return [json.loads(line) for line in results.getvalue().splitlines()]
