@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -146,7 +147,7 @@ def contestants(starter: Starter, to: Path) -> dict[str, Callable[[], float]]:
         if shutil.which(name) is None:
             print(f"{name} is skipped: it is not installed")
         else:
-            ways[name] = lambda command=command: run_command(command, source)
+            ways[name] = partial(run_command, command, source)
     return ways
 
 

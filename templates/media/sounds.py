@@ -5,6 +5,7 @@ differences between its loud and quiet parts stay. The format stays, too.
 """
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -156,10 +157,27 @@ def rounded(value: float | None) -> float | None:
 
 
 def copy_tags(source: Path, draft: Path) -> None:
-    """Copy title, artist, cover and so on. Raises mutagen.MutagenError."""
-    original = open_tags(source)
+    """Copy title, artist, cover and so on. Raises OSError if they cannot be written.
+
+    Tags that cannot be read are left out with a warning: the sound may still be good.
+    """
+    try:
+        original = open_tags(source)
+    except mutagen.MutagenError as error:
+        warnings.warn(f"the tags are left out: {error}", stacklevel=2)
+        return
     if original is None or not original.tags:
         return
+    try:
+        write_tags(original, draft)
+    except mutagen.MutagenError as error:
+        raise OSError(
+            f"the tags cannot be written: {error} ({free_space(draft)})"
+        ) from None
+
+
+def write_tags(original: Any, draft: Path) -> None:
+    """Write the tags of another file into a draft."""
     copy = open_tags(draft)
     if copy is None:
         return
