@@ -19,7 +19,7 @@ from .plan import Job, Plan, Settings, delete_leftovers, make_plan
 from .progress import Progress
 from .report import Report, Result
 from .text import printable
-from .worker import Worker, WorkerDiedError
+from .worker import Worker, WorkerError
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ async def convert_one(
                 await worker.start()
             async with asyncio.timeout(timeout):
                 return await worker.convert(job)
-        except WorkerDiedError as error:
+        except WorkerError as error:
             reason = str(error)
         except TimeoutError:
             reason = f"not finished within {timeout:g} s"

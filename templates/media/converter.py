@@ -45,9 +45,7 @@ def main(arguments: Sequence[str]) -> None:
         target=read_jobs, args=(open_stdin(), jobs, finished, folder), daemon=True
     )
     reader.start()
-    for name in arguments[1:]:
-        import_module(name)
-    send(results, {"ready": True})
+    send(results, import_all(arguments[1:]))
     while True:
         job = jobs.get()
         if job is None:
@@ -103,6 +101,17 @@ def read_jobs(
 def remove(folder: Path) -> None:
     """Remove the folder for unfinished files, as far as possible."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def import_all(names: Sequence[str]) -> Message:
+    """Import modules of this package; return the first message to the program."""
+    for name in names:
+        # A library can raise anything while it is imported.
+        try:
+            import_module(name)
+        except Exception as error:
+            return {"error": describe(error)}
+    return {"ready": True}
 
 
 def import_module(name: str) -> Any:

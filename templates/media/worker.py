@@ -25,8 +25,8 @@ CLOSE_TIMEOUT = 5.0  # seconds
 MAX_LINE_BYTES = 2**20
 
 
-class WorkerDiedError(Exception):
-    """The process has ended before it returned a result."""
+class WorkerError(Exception):
+    """The process has ended without a result, or was not ready in time."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,20 @@ class Worker:
     async def start(self) -> None:
         """Start the process and wait until it is ready.
 
-        Raises WorkerDiedError if it ends instead, and TimeoutError if it takes longer
+        Raises WorkerError if it ends instead, cannot import a module, or takes longer
         than `START_TIMEOUT` seconds.
         """
         # A cancellation in the middle must not lose the process.
         await complete(self._spawn())
-        async with asyncio.timeout(START_TIMEOUT):
-            await read_message(self._connected())
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                message = await read_message(self._connected())
+        except TimeoutError:
+            raise WorkerError(
+                f"the worker process was not ready within {START_TIMEOUT:g} s"
+            ) from None
+        if "error" in message:
+            raise WorkerError(f"the worker process cannot start: {message['error']}")
 
     async def _spawn(self) -> None:
         # The process finds the package where this program found it.
@@ -88,6 +95,8 @@ class Worker:
             flags = subprocess.CREATE_NEW_PROCESS_GROUP
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            # Import nothing from the current folder, which may contain anything.
+            "-P",
             "-m",
             f"{__package__}.converter",
             str(self.folder),
@@ -110,8 +119,8 @@ class Worker:
     async def convert(self, job: Job) -> Result:
         """Return the result of converting one file.
 
-        Raises WorkerDiedError if the process ends. If the call is cancelled, the
-        process is still busy: kill it.
+        Raises WorkerError if the process ends. If the call is cancelled, the process is
+        still busy: kill it.
         """
         connection = self._connected()
         message = {
@@ -185,11 +194,11 @@ async def complete(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def read_message(connection: Connection) -> dict[str, Any]:
-    """Return the next message of a process. Raises WorkerDiedError if it has ended."""
+    """Return the next message of a process. Raises WorkerError if it has ended."""
     line = await connection.from_process.readline()
     if not line.endswith(b"\n"):
         status = await connection.process.wait()
-        raise WorkerDiedError(f"the worker process {describe_status(status)}")
+        raise WorkerError(f"the worker process {describe_status(status)}")
     message: dict[str, Any] = json.loads(line)
     return message
 

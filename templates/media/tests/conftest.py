@@ -18,7 +18,7 @@ from PIL import Image
 
 from media.plan import Job, Settings
 from media.report import Result
-from media.worker import Worker, WorkerDiedError
+from media.worker import Worker, WorkerError
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +43,13 @@ def source(tmp_path: Path) -> Path:
 def to(tmp_path: Path) -> Path:
     """The folder for the outputs, which does not exist yet."""
     return tmp_path / "to"
+
+
+@pytest.fixture
+def current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder during the test."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
@@ -159,7 +166,7 @@ class StubWorker(Worker):
         await asyncio.sleep(0)
         action = self.script.pop(0) if self.script else "work"
         if action == "die":
-            raise WorkerDiedError("the worker process was ended by SIGKILL")
+            raise WorkerError("the worker process was ended by SIGKILL")
         if action == "hang":
             await asyncio.Event().wait()
         return Result(job.source, job.outputs)

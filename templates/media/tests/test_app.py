@@ -34,13 +34,6 @@ JOBS = [Job(PICTURE, Path(name), []) for name in ("a", "b", "c")]
 DIED = "the worker process was ended by SIGKILL"
 
 
-@pytest.fixture
-def current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder during the test."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 async def names_in(folder: Path) -> list[str]:
     """Return the names of the files in a folder, hidden ones too."""
     paths = await asyncio.to_thread(lambda: list(folder.rglob("*")))

@@ -19,7 +19,7 @@ from media.report import Report, Result
 from media.worker import (
     Connection,
     Worker,
-    WorkerDiedError,
+    WorkerError,
     complete,
     read_message,
 )
@@ -58,7 +58,7 @@ async def test_an_autospec_refuses_calls_that_the_original_would_refuse(
 
 @pytest.mark.asyncio
 async def test_a_list_of_side_effects_tells_a_story(worker: MagicMock) -> None:
-    worker.convert.side_effect = [WorkerDiedError("it died"), DONE]
+    worker.convert.side_effect = [WorkerError("it died"), DONE]
     assert await convert_one(worker, JOB, timeout=5, attempts=2) == DONE
     assert worker.mock_calls == [call.convert(JOB), call.kill(), call.convert(JOB)]
 
@@ -67,7 +67,7 @@ async def test_a_list_of_side_effects_tells_a_story(worker: MagicMock) -> None:
 async def test_an_exception_as_side_effect_is_raised_each_time(
     worker: MagicMock,
 ) -> None:
-    worker.convert.side_effect = WorkerDiedError("it died")
+    worker.convert.side_effect = WorkerError("it died")
     result = await convert_one(worker, JOB, timeout=5, attempts=3)
     assert result.error == "it died"
     assert worker.convert.await_count == 3
@@ -131,7 +131,7 @@ async def test_a_mock_of_a_stream_returns_line_after_line(
     )
     mocker.patch.object(connection.process, "wait", return_value=-9)
     assert await read_message(connection) == {"ready": True}
-    with pytest.raises(WorkerDiedError, match="SIGKILL"):
+    with pytest.raises(WorkerError, match="SIGKILL"):
         await read_message(connection)
 
 

@@ -17,7 +17,7 @@ from media import worker as worker_module
 from media.plan import Job, Settings, make_plan
 from media.worker import (
     Worker,
-    WorkerDiedError,
+    WorkerError,
     describe_status,
 )
 
@@ -130,7 +130,7 @@ async def test_a_process_that_is_killed_in_the_middle_is_an_error(
         run = asyncio.create_task(worker.convert(job))
         async with gate(run):
             worker.process.kill()
-            with pytest.raises(WorkerDiedError, match="was ended by SIGKILL"):
+            with pytest.raises(WorkerError, match="was ended by SIGKILL"):
                 await run
 
 
@@ -144,14 +144,42 @@ async def test_a_process_that_has_ended_before_a_job_is_an_error(
         await worker.start()
         worker.process.kill()
         await worker.process.wait()
-        with pytest.raises(WorkerDiedError):
+        with pytest.raises(WorkerError):
             await worker.convert(job)
 
 
 @pytest.mark.asyncio
-async def test_a_process_that_cannot_start_is_an_error(scratch: Path) -> None:
+async def test_a_module_that_cannot_be_imported_is_an_error(scratch: Path) -> None:
     worker = Worker(scratch, SETTINGS, ["no_such_module"])
-    with pytest.raises(WorkerDiedError, match="ended with status 1"):
+    with pytest.raises(WorkerError, match="cannot start: ModuleNotFoundError"):
+        await worker.start()
+    await worker.kill()
+
+
+@pytest.mark.asyncio
+async def test_a_process_that_cannot_start_is_an_error(scratch: Path) -> None:
+    worker = Worker(scratch / "nowhere", SETTINGS)
+    with pytest.raises(WorkerError, match="ended with status 1"):
+        await worker.start()
+    await worker.kill()
+
+
+@pytest.mark.asyncio
+async def test_nothing_is_imported_from_the_current_folder(
+    scratch: Path, current_folder: Path
+) -> None:
+    await asyncio.to_thread((current_folder / "queue.py").write_text, "1 / 0")
+    async with Worker(scratch, SETTINGS) as worker:
+        await worker.start()
+
+
+@pytest.mark.asyncio
+async def test_a_process_that_is_not_ready_in_time_is_an_error(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "START_TIMEOUT", 0.0)
+    worker = Worker(scratch, SETTINGS)
+    with pytest.raises(WorkerError, match="not ready within 0 s"):
         await worker.start()
     await worker.kill()
 
