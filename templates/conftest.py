@@ -17,8 +17,8 @@ def pytest_configure(config: pytest.Config) -> None:
     assert spec.loader
     guards = module_from_spec(spec)
     spec.loader.exec_module(guards)
-    guards.ROOT = TEMPLATES  # type: ignore[attr-defined]
-    guards.PACKAGES = [  # type: ignore[attr-defined]
-        path.parent.name for path in TEMPLATES.glob("*/app.py")
-    ]
+    # This calls the functions of the guards that set it up, too.
     config.pluginmanager.register(guards, "guards")
+    guards.settings.settings.packages = [
+        path.parent for path in TEMPLATES.glob("*/app.py")
+    ]

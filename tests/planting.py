@@ -120,7 +120,8 @@ def guarded_outcome(project: Path, file: Path) -> str:
     """
     with planted(project, package_of(project), file) as test:
         ended, said = outcome(project, tool(project, "python"), test)
-    named = "test_planted.py::test_" in said and re.search(culprit(file), said)
+    names_test = re.search(r"test_planted\.py::(\w+::)?test_", said)
+    named = names_test and re.search(culprit(file), said)
     assert ended == "passes" or named, (
         f"{file.name}: nothing in this names {culprit(file)!r}:\n{said}"
     )

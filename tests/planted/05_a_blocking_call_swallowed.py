@@ -6,7 +6,7 @@ from importlib import import_module
 
 import pytest
 
-CULPRIT = r"in work\n.*time.sleep\(0.01\)"
+CULPRIT = r"py:14: a blocking call to time.sleep\n    time.sleep\(0.01\)"
 
 
 async def work() -> None:

@@ -6,7 +6,7 @@ from importlib import import_module
 
 import pytest
 
-CULPRIT = "Blocking call to"
+CULPRIT = "a blocking call to "
 
 
 async def work() -> None:

@@ -1,7 +1,9 @@
 """What works under a virtual clock, and in any order of the tasks."""
 
 import asyncio
+import queue
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -153,3 +155,48 @@ async def test_cancel_everywhere(
         assert not state
 
     assert await cancel_everywhere(work, check) == 4
+
+
+class Database:
+    """Like aiosqlite: one thread, which calls back into the loop."""
+
+    def __init__(self) -> None:
+        self.jobs: queue.SimpleQueue[tuple[asyncio.Future[int], float] | None]
+        self.jobs = queue.SimpleQueue()
+        self.loop = asyncio.get_running_loop()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self) -> None:
+        while job := self.jobs.get():
+            future, seconds = job
+            time.sleep(seconds)
+            self.loop.call_soon_threadsafe(future.set_result, 42)
+
+    async def execute(self, seconds: float) -> int:
+        future: asyncio.Future[int] = self.loop.create_future()
+        self.jobs.put((future, seconds))
+        return await future
+
+    def close(self) -> None:
+        self.jobs.put(None)
+        self.thread.join()
+
+
+@pytest.mark.asyncio
+async def test_a_thread_that_calls_back() -> None:
+    database = Database()
+    assert await database.execute(0.02) == 42
+    async with asyncio.timeout(5):
+        assert await database.execute(0.02) == 42
+    assert await database.execute(0.4) == 42
+    await asyncio.sleep(600)
+    database.close()
+
+
+def test_a_sync_test_may_have_it_too() -> None:
+    async def nap() -> float:
+        await asyncio.sleep(600)
+        return asyncio.get_running_loop().time()
+
+    assert asyncio.run(nap()) == 600

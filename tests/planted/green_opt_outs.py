@@ -1,6 +1,7 @@
 """Every guard has a way out."""
 
 import asyncio
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -9,6 +10,9 @@ from importlib import import_module
 import pytest
 
 stop = threading.Event()
+
+
+def handle_signal(*_: object) -> None: ...
 
 
 async def nap() -> None:
@@ -50,6 +54,29 @@ async def test_loses_errors() -> None:
 async def test_leaves_generators() -> None:
     async for _ in numbers():
         break
+
+
+@pytest.mark.leaves_timers
+@pytest.mark.asyncio
+async def test_leaves_timers() -> None:
+    asyncio.get_running_loop().call_later(600, fail)
+
+
+@pytest.mark.leaves_signal_handlers
+@pytest.mark.asyncio
+async def test_leaves_signal_handlers() -> None:
+    signal.signal(signal.SIGTERM, handle_signal)
+
+
+def test_a_signal_handler_that_may_stay() -> None:
+    assert signal.getsignal(signal.SIGTERM) is handle_signal
+
+
+@pytest.mark.unsafe_calls
+@pytest.mark.asyncio
+async def test_unsafe_calls() -> None:
+    loop = asyncio.get_running_loop()
+    await asyncio.to_thread(lambda: loop.call_soon(print))
 
 
 @pytest.mark.leaves_threads

@@ -1,58 +1,89 @@
-"""A coroutine that swallows CancelledError, or leaves something behind when it is
-cancelled.
-"""
+"""A coroutine that swallows its cancellation, or leaves something behind after it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from functools import partial
 from types import coroutine
 from typing import Any
 
 import pytest
 
-from guards import Record, unfinished, where
+from guards.places import innermost_of_ours, shown, where_it_waits
+from guards.record import Record
+from guards.tasks import still_running
 
 
 async def cancel_everywhere(
     factory: Callable[[], Coroutine[Any, Any, object]],
-    check: Callable[[], Awaitable[object] | object] = lambda: None,
+    check: Callable[[], Awaitable[object] | object] | None = None,
 ) -> int:
-    assert Record.current
-    tasks, turn = Record.current.tasks, 0
-    before = set(tasks)
+    """Run `factory()` again and again, cancelled at its first await, its second, ...
+
+    The last run ends by itself. In each other run CancelledError must come out and no
+    task may stay; then `check()` is called, if it is given, and must not fail. Returns
+    the number of awaits.
+    """
+    record = Record.current
+    assert record is not None
+    before = set(record.tasks)
+    turn = 1
     while True:
-        turn += 1
-        task = asyncio.ensure_future(cancelled_at(turn, factory()))
+        steps = CancelledAt(turn, factory())
+        task = asyncio.ensure_future(steps.run())
         await asyncio.wait([task])
         if not task.cancelled():
-            if place := task.result():
-                pytest.fail(f"CancelledError was swallowed at await {turn}:\n{place}")
+            task.result()
+            if steps.places:
+                fail_at(steps.places, f"CancelledError was swallowed at await {turn}")
             return turn - 1
-        for left in await unfinished(tasks) - before:
-            pytest.fail(f"cancelled at await {turn}, it leaves a task: {where(left)}")
-        if isinstance(result := check(), Awaitable):
-            await result
+        for left in await still_running(set(record.tasks) - before):
+            places = where_it_waits(left.get_coro())
+            fail_at(places, f"cancelled at await {turn}, it leaves a task")
+        if check is not None:
+            result = check()
+            if isinstance(result, Awaitable):
+                await result
+        turn += 1
 
 
-@coroutine
-def cancelled_at(
-    turn: int, work: Coroutine[Any, Any, object]
-) -> Generator[Any, None, str]:
-    """Run `work`, cancelling it at one of its awaits; return where, if it goes on from
-    there.
-    """
-    awaits, place, step = 0, "", partial(work.send, None)
-    while True:
-        try:
-            waits = step()
-        except StopIteration:
-            return place
-        awaits += 1
-        if awaits == turn and (task := asyncio.current_task()):
-            place = where(work)
-            task.cancel()
-        try:
-            yield waits
-            step = partial(work.send, None)
-        except BaseException as error:
-            step = partial(work.throw, error)
+def fail_at(places: list[Any], what: str) -> None:
+    __tracebackhide__ = True
+    first = ""
+    place = innermost_of_ours(places)
+    if place is not None:
+        first = f"{place}: "
+    pytest.fail(f"{first}{what}\n{shown(places)}", pytrace=False)
+
+
+class CancelledAt:
+    """Runs a coroutine, and cancels it at one of its awaits."""
+
+    def __init__(self, turn: int, work: Coroutine[Any, Any, object]) -> None:
+        self.turn = turn
+        self.work = work
+        # Where it was cancelled, the innermost line last.
+        self.places: list[Any] = []
+
+    @coroutine
+    def run(self) -> Generator[Any, Any, None]:
+        """Pass on what the coroutine waits for, step by step."""
+        awaits = 0
+        error: BaseException | None = None
+        while True:
+            try:
+                if error is None:
+                    waits_for = self.work.send(None)
+                else:
+                    waits_for = self.work.throw(error)
+            except StopIteration:
+                return
+            error = None
+            awaits += 1
+            if awaits == self.turn:
+                self.places = where_it_waits(self.work)
+                this_task = asyncio.current_task()
+                assert this_task is not None
+                this_task.cancel()
+            try:
+                yield waits_for
+            except BaseException as thrown:
+                error = thrown

@@ -1,103 +1,208 @@
-"""What only time and order show: a wrong timeout, a deadlock, a race."""
+"""The event loop as the tests see it, and the guards that get their facts from it.
+
+Every way to run async code under a test opens an `asyncio.Runner`: pytest-asyncio, the
+anyio plugin, `IsolatedAsyncioTestCase`, and `asyncio.run()` in a plain test. So the
+guards replace a few methods of that class. The loop of a runner gets the methods of
+`GuardedLoop` below.
+"""
 
 import asyncio
-import selectors
+import threading
 from collections.abc import Callable
-from contextvars import Context
-from functools import partial
-from random import Random
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextvars import Context, copy_context
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import pytest
+
+from guards import clock, resources, tasks
+from guards.places import called_by_us, our_caller
+from guards.record import Problem, Record, current_owner, owner
 from guards.watchdog import Watch
 
-
-class JumpingSelector(selectors.DefaultSelector):
-    """Where a loop would wait for its next timer, its time jumps there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now, self.outside = 0.0, list[Callable[[], bool]]()
-
-    def select(self, timeout: float | None = None) -> Any:
-        ready = super().select(0)
-        if ready or (timeout is not None and timeout <= 0):
-            return ready
-        self.outside = [done for done in self.outside if not done()]
-        if self.outside:  # threads and processes take real time
-            return super().select(0.05 if timeout is None else min(timeout, 0.05))
-        if len(self.get_map()) > 1:  # sockets: the system may need a moment
-            ready = super().select(0.05 if timeout is None else 0.005)
-        elif timeout is None:
-            reason = (
-                "a deadlock: every task waits, and nothing is left that could wake one"
-            )
-            if not Watch.current:
-                raise RuntimeError(reason)
-            Watch.current.expire(reason)
-        self.now += 0.0 if ready else timeout or 0.0
-        return ready
+Loop = asyncio.AbstractEventLoop
 
 
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """Of `virtual_clock`: sleeps and timeouts take no time, but happen in their right
-    order.
-    """
+class GuardedLoop(asyncio.AbstractEventLoop):
+    """Methods that come before those of the loop's own class."""
 
-    def __init__(self) -> None:
-        self.selector = JumpingSelector()
-        super().__init__(self.selector)
-        # The one private name: its own value, 1e-9, is lost in a float beyond 97 days.
-        self._clock_resolution = 1e-6
+    # The thread in which the loop runs, while it does.
+    running_thread: int | None = None
 
-    def time(self) -> float:
-        return self.selector.now
+    def run_forever(self) -> None:
+        self.running_thread = threading.get_ident()
+        try:
+            super().run_forever()
+        finally:
+            self.running_thread = None
 
-    def run_in_executor(self, *args: Any) -> Any:  # type: ignore[override]
-        future = super().run_in_executor(*args)
-        self.selector.outside.append(future.done)
-        return future
+    def run_until_complete(self, future: Any) -> Any:
+        __tracebackhide__ = True
+        record = Record.current
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if record is None or not record.is_in_call or not in_main_thread:
+            return super().run_until_complete(future)
+        clock.check_loop(record, self)
+        task = asyncio.ensure_future(future, loop=self)
+        with Watch(record, self, task):
+            return super().run_until_complete(task)
 
-    async def shutdown_default_executor(self, *_: Any) -> None:
-        self.selector.outside.append(lambda: False)
-        await super().shutdown_default_executor()
-
-    async def subprocess_exec(self, *args: Any, **options: Any) -> Any:
-        return self.takes_real_time(await super().subprocess_exec(*args, **options))
-
-    async def subprocess_shell(self, *args: Any, **options: Any) -> Any:
-        return self.takes_real_time(await super().subprocess_shell(*args, **options))
-
-    def takes_real_time(self, process: tuple[asyncio.SubprocessTransport, Any]) -> Any:
-        self.selector.outside.append(lambda: process[0].get_returncode() is not None)
-        return process
-
-
-class ShuffledLoop(VirtualLoop):
-    """Of `shuffled`: the tasks take turns in another order, which the seed decides.
-
-    A task's step is put off, never brought forward: what transports and futures have to
-    do before
-    it, they have done. Their callbacks keep their order.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.random, self.steps = Random(seed), list[partial[object]]()  # noqa: S311
-        super().__init__()
+    def create_task(self, coro: Any, **options: Any) -> Any:
+        task = super().create_task(coro, **options)
+        tasks.task_created(task)
+        return task
 
     def call_soon(  # type: ignore[override]
         self, callback: Any, *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
-        if context and isinstance(getattr(callback, "__self__", None), asyncio.Task):
-            step = partial(context.run, callback, *args)
-            return super().call_soon(self.its_turn, step)
+        if self.running_thread not in (None, threading.get_ident()):
+            report_unsafe_call("call_soon")
         return super().call_soon(callback, *args, context=context)
 
-    def its_turn(self, step: partial[object]) -> None:
-        self.steps.append(step)
-        super().call_soon(self.any_step)
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        if context is None:
+            context = copy_context()
+        if owner not in context:
+            # A plain thread has no owner, but the test or fixture that started it has.
+            context.run(owner.set, current_owner())
+        return super().call_soon_threadsafe(callback, *args, context=context)
 
-    def any_step(self) -> None:
-        if self.random.random() < 0.25:  # now and then all of them wait for a turn
-            super().call_soon(self.any_step)
-        else:
-            self.steps.pop(self.random.randrange(len(self.steps)))()
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        timer = super().call_later(delay, callback, *args, context=context)
+        tasks.timer_created(self, timer, callback)
+        return timer
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        timer = super().call_at(when, callback, *args, context=context)
+        tasks.timer_created(self, timer, callback)
+        return timer
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        has_own_handler = self.get_exception_handler() is not None
+        if has_own_handler or not tasks.error_lost(context):
+            super().call_exception_handler(context)
+
+    # The next two names are private. asyncio and uvloop hand these methods to
+    # sys.set_asyncgen_hooks; there is no public way to see a generator start and still
+    # let the loop finish it.
+
+    def _asyncgen_firstiter_hook(self, generator: Any) -> None:
+        tasks.generator_started(self, generator)
+        super()._asyncgen_firstiter_hook(generator)  # type: ignore[misc]
+
+    def _asyncgen_finalizer_hook(self, generator: Any) -> None:
+        tasks.generator_dropped(generator)
+        super()._asyncgen_finalizer_hook(generator)  # type: ignore[misc]
+
+    def close(self) -> None:
+        resources.report_what_is_left_open(super().close)
+
+
+def report_unsafe_call(method: str) -> None:
+    """Report a call from another thread than the loop's, if the project makes it."""
+    record = current_owner()
+    if record is None or record.allows("unsafe_calls") or not called_by_us():
+        return
+    what = f"{method}() of a loop, called from another thread"
+    hint = "  use call_soon_threadsafe() or run_coroutine_threadsafe()"
+    record.add(Problem(what, our_caller(), details=hint))
+
+
+guarded_classes: dict[type, type] = {}
+
+
+def guard(loop: Loop) -> None:
+    """Put the methods of GuardedLoop before those of the loop's own class."""
+    plain = type(loop)
+    if issubclass(plain, GuardedLoop):
+        return
+    if plain not in guarded_classes:
+        guarded_classes[plain] = type(plain.__name__, (GuardedLoop, plain), {})
+    loop.__class__ = guarded_classes[plain]
+
+
+# The runners that are open, with their loops.
+open_runners: WeakKeyDictionary[asyncio.Runner, Loop] = WeakKeyDictionary()
+plain_init = asyncio.Runner.__init__
+plain_enter = asyncio.Runner.__enter__
+plain_get_loop = asyncio.Runner.get_loop
+plain_run = asyncio.Runner.run
+plain_close = asyncio.Runner.close
+LoopFactory = Callable[[], Loop]
+
+
+def install(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(asyncio.Runner, "__init__", init)
+    patch.setattr(asyncio.Runner, "__enter__", enter)
+    patch.setattr(asyncio.Runner, "get_loop", get_loop)
+    patch.setattr(asyncio.Runner, "run", run)
+    patch.setattr(asyncio.Runner, "close", close)
+
+
+def init(
+    self: asyncio.Runner,
+    *,
+    debug: bool | None = None,
+    loop_factory: LoopFactory | None = None,
+) -> None:
+    record = current_owner()
+    if record is not None:
+        loop_factory = clock.loop_factory(record) or loop_factory
+    plain_init(self, debug=debug, loop_factory=loop_factory)
+
+
+def enter(self: asyncio.Runner) -> asyncio.Runner:
+    plain_enter(self)
+    get_loop(self)
+    return self
+
+
+def get_loop(self: asyncio.Runner) -> Loop:
+    loop = plain_get_loop(self)
+    guard(loop)
+    open_runners[self] = loop
+    return loop
+
+
+def run(self: asyncio.Runner, coro: Any, *, context: Context | None = None) -> Any:
+    __tracebackhide__ = True
+    if self not in open_runners:
+        get_loop(self)
+    return plain_run(self, coro, context=context)
+
+
+def close(self: asyncio.Runner) -> None:
+    """Before the loop is closed, see what the test has left in it."""
+    loop = open_runners.pop(self, None)
+    record = Record.current
+    if loop is not None and record is not None and not loop.is_closed():
+        look_into(self, loop, record)
+    plain_close(self)
+
+
+def look_into_open_loops(record: Record) -> None:
+    """See what a test has left in loops that live on after it."""
+    for runner, loop in list(open_runners.items()):
+        if not loop.is_closed():
+            look_into(runner, loop, record)
+
+
+def look_into(runner: asyncio.Runner, loop: Loop, record: Record) -> None:
+    if not tasks.is_anything_left(record, loop):
+        return
+    if not loop.is_running():
+        plain_run(runner, tasks.clean_up(record))
+        return
+    # It runs in another thread.
+    cleaning = asyncio.run_coroutine_threadsafe(tasks.clean_up(record), loop)
+    try:
+        cleaning.result(timeout=5)
+    except FutureTimeoutError:
+        record.add(Problem("a loop in another thread does not answer"))

@@ -1,114 +1,194 @@
-"""A test that hangs, and CPU work that keeps the loop: a thread watches both."""
+"""A test that hangs, and CPU work that keeps the loop busy: a thread watches both."""
 
 import asyncio
 import os
 import sys
 import threading
-import traceback
-from collections.abc import Callable
+import time
 from contextlib import suppress
-from importlib import import_module
-from time import monotonic, thread_time
 from typing import Any, ClassVar
 
 import pytest
 
-from guards import Record, where
+from guards.places import (
+    Place,
+    frames,
+    innermost_of_ours,
+    is_in_package,
+    place_of,
+    shown,
+    where_it_waits,
+)
+from guards.record import Problem, Record
 
 DEADLINE = 10.0  # seconds that a test may take
-HOLD = (
-    0.5 if os.environ.get("CI") else 0.25
-)  # seconds of CPU that one step may keep the loop
-is_debugging: Callable[[], bool] = import_module("pytest_timeout").is_debugging
+# Seconds of CPU time that one step may keep the loop. Machines for CI are slower.
+LONG_STEP = 0.5 if os.environ.get("CI") else 0.25
+LOOKS_EVERY = 0.05  # seconds
+DEBUGGERS = ("bdb", "pdb", "pydevd")
+CALLS_SHOWN = 8
 
 
-def start() -> None:
-    threading.Thread(target=look_on, name="guards", daemon=True).start()
+class Watchdog:
+    """The thread that looks at the current `Watch` again and again."""
 
+    NAME = "guards"
 
-def look_on() -> None:
-    while not threading.Event().wait(0.05):
-        with suppress(RuntimeError):  # its loop has just been closed
-            if watch := Watch.current:
-                watch.look()
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+
+    def start(self) -> None:
+        threading.Thread(target=self.run, name=self.NAME, daemon=True).start()
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+    def run(self) -> None:
+        while not self.stopped.wait(LOOKS_EVERY):
+            watch = Watch.current
+            if watch is not None:
+                # The loop may be closed at any moment.
+                with suppress(RuntimeError):
+                    watch.look()
 
 
 class Watch:
-    """Around one run of a test's coroutine."""
+    """Watches one run of a loop on behalf of a test."""
 
     current: ClassVar["Watch | None"] = None
+    # Whether pytest has opened pdb.
+    in_pdb: ClassVar[bool] = False
+    # Kept in the class: a tool that freezes the clock replaces the functions of `time`
+    # in all modules.
+    now = staticmethod(time.monotonic)
+    cpu_time = staticmethod(time.thread_time)
 
-    def __init__(self, record: Record) -> None:
+    def __init__(
+        self, record: Record, loop: asyncio.AbstractEventLoop, task: Any
+    ) -> None:
         self.record = record
-        self.loop, self.task = asyncio.get_running_loop(), asyncio.current_task()
-        # The deadline, and what there is to say once it is over.
-        deadline = record.item.get_closest_marker("deadline")
-        self.seconds = deadline.args[0] if deadline else DEADLINE
-        self.ends, self.verdict, self.strikes = monotonic() + self.seconds, "", 0
-        self.debugged = is_debugging()
-        # The loop: whether it has answered, its CPU time then, for how long it has not,
-        # and why.
-        self.thread, self.answered, self.cpu = (
-            threading.get_ident(),
-            True,
-            thread_time(),
-        )
-        self.seen, self.held, self.stack = monotonic(), 0.0, ""
+        self.loop = loop
+        self.task = task
+        self.outer: Watch | None = None
+        # The deadline, and the message once it is over.
+        marker = record.item.get_closest_marker("deadline")
+        self.seconds = DEADLINE if marker is None else float(marker.args[0])
+        self.ends = self.now() + self.seconds
+        self.verdict = ""
+        self.cancellations = 0
+        self.is_debugged = is_debugging()
+        # Whether the loop has answered the last call, and how long it has not.
+        self.thread = threading.get_ident()
+        self.has_answered = True
+        self.cpu_when_asked = self.cpu_time()
+        self.last_look = self.now()
+        self.held = 0.0
+        self.calls: list[Place] = []
 
     def __enter__(self) -> None:
+        self.outer = Watch.current
         Watch.current = self
 
     def __exit__(
         self, _type: object, error: BaseException | None, _traceback: object
     ) -> None:
         __tracebackhide__ = True
-        Watch.current = None
-        if self.verdict and (
-            error is None or isinstance(error, asyncio.CancelledError)
-        ):
-            pytest.fail(self.verdict, pytrace=False)
-        if self.verdict and error:
-            error.add_note(self.verdict)
+        Watch.current = self.outer
+        if not self.verdict:
+            return
+        stopped = isinstance(error, RuntimeError) and "loop stopped" in str(error)
+        if error is None or stopped or isinstance(error, asyncio.CancelledError):
+            raise pytest.fail.Exception(self.verdict, pytrace=False) from None
+        error.add_note(self.verdict)
+
+    # In the watchdog's thread.
 
     def look(self) -> None:
-        """In the watchdog's thread: ask the loop for a sign of life."""
-        now = monotonic()
-        if self.answered:
-            self.answered, self.held = False, 0.0
+        """See whether the loop still answers, and whether the deadline is over."""
+        now = self.now()
+        if self.has_answered:
+            self.has_answered = False
+            self.held = 0.0
+            self.calls = []
             self.loop.call_soon_threadsafe(self.answer)
         else:
-            stack = traceback.extract_stack(sys._current_frames()[self.thread])
-            if not any(
-                "importlib" in frame.filename for frame in stack
-            ):  # an import takes long
-                self.held += now - self.seen
-                self.stack = "".join(traceback.format_list(stack[-8:]))
-        self.seen = now
-        if now > self.ends and not (self.debugged or is_debugging()):
+            self.look_at_busy_loop(now - self.last_look)
+        self.last_look = now
+        is_late = now > self.ends
+        if is_late and not (self.is_debugged or Watch.in_pdb or is_monitored()):
             self.ends = now + 1
             self.loop.call_soon_threadsafe(
                 self.expire, f"no end after {self.seconds:g} s"
             )
 
+    def look_at_busy_loop(self, elapsed: float) -> None:
+        calls = [place_of(frame) for frame in frames(current_frame(self.thread))]
+        if any("importlib" in place.file for place in calls):
+            # An import may take long.
+            return
+        if any(is_in_package(place.file) for place in calls):
+            self.held += elapsed
+            self.calls = calls[:CALLS_SHOWN]
+            self.calls.reverse()
+
+    # In the loop.
+
     def answer(self) -> None:
-        """In the loop: give it, and say how long it took."""
-        cpu = (
-            thread_time()
-        )  # its own, not the clock's: a busy machine must not fail a test
-        if min(self.held, cpu - self.cpu) > HOLD:
-            text = f"the loop was kept for {cpu - self.cpu:.2f} s of CPU\n{self.stack}"
-            self.record.add("blocks_loop", text)
-        self.answered, self.cpu = True, cpu
+        """Show that the loop runs, and note how long it has taken to answer.
+
+        The CPU time of the loop's own thread counts, so that a busy machine does not
+        fail a test.
+        """
+        cpu = self.cpu_time()
+        busy = cpu - self.cpu_when_asked
+        if min(self.held, busy) > LONG_STEP and not self.record.allows("blocks_loop"):
+            what = f"the loop was kept busy for {busy:.2f} s of CPU time"
+            place = innermost_of_ours(self.calls)
+            self.record.add(Problem(what, place, details=shown(self.calls)))
+        self.has_answered = True
+        self.cpu_when_asked = cpu
 
     def expire(self, reason: str) -> None:
-        """In the loop: cancel the test, and keep what waits where."""
-        waiting: Any = map(where, asyncio.all_tasks(self.loop))
-        self.verdict = self.verdict or "\n".join(
-            [f"{reason}; what waits where:", *waiting]
-        )
-        self.strikes += 1
-        if self.strikes > 3:  # it swallows every cancellation
+        """Cancel the test, and keep what waits where."""
+        if not self.verdict:
+            self.verdict = self.what_waits_where(reason)
+        self.cancellations += 1
+        if self.cancellations > 3:
+            # The test swallows every cancellation.
             print(self.verdict, file=sys.stderr)
             self.loop.stop()
-        elif self.task:
+        else:
             self.task.cancel()
+
+    def what_waits_where(self, reason: str) -> str:
+        waits: list[Place] = []
+        if isinstance(self.task, asyncio.Task):
+            waits = where_it_waits(self.task.get_coro())
+        place = innermost_of_ours(waits) or self.record.place()
+        lines = [f"{place}: {reason}", f"    {place.source()}", "what waits where:"]
+        for task in asyncio.all_tasks(self.loop):
+            lines.append(task.get_name())
+            lines.append(shown(where_it_waits(task.get_coro())))
+        return "\n".join(lines)
+
+
+def current_frame(thread: int) -> Any:
+    return sys._current_frames().get(thread)
+
+
+def is_debugging() -> bool:
+    """Say whether a debugger is attached, so that the test may take any time.
+
+    Called in the thread of the test.
+    """
+    trace = sys.gettrace()
+    module = getattr(trace, "__module__", None) or type(trace).__module__
+    if module.startswith(DEBUGGERS):
+        return True
+    return is_monitored()
+
+
+def is_monitored() -> bool:
+    if sys.version_info < (3, 12):
+        return False
+    return sys.monitoring.get_tool(sys.monitoring.DEBUGGER_ID) is not None

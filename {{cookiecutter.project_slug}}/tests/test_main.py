@@ -148,6 +148,7 @@ def test_a_signal_cancels_main(
     assert program.run([]) == 128 + signum
 
 
+@pytest.mark.leaves_generators
 def test_a_signal_while_the_loop_closes_ends_the_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

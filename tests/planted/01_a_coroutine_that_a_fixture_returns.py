@@ -1,0 +1,21 @@
+"""A coroutine that a sync fixture returns and that no test awaits."""
+
+import pytest
+
+CULPRIT = r"py:14: coroutine 'load' was never awaited(.|\n)*FAILED .*test_it_uses_users"
+
+
+async def load() -> list[str]:
+    return ["you"]
+
+
+@pytest.fixture
+def users() -> object:
+    return load()
+
+
+def test_before() -> None: ...
+
+
+def test_it_uses_users(users: object) -> None:
+    assert users

@@ -1,0 +1,26 @@
+"""An async generator left unfinished that does not end when it is closed."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+CULPRIT = r"py:22: an async generator left unfinished: pages(.|\n)*ignored GeneratorExit"
+kept: list[AsyncIterator[int]] = []
+
+
+async def pages() -> AsyncIterator[int]:
+    try:
+        yield 1
+    finally:
+        yield 2
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.asyncio
+async def test_it_finds_a_page() -> None:
+    kept.append(pages())
+    assert await anext(kept[0]) == 1
+
+
+@pytest.mark.asyncio
+async def test_the_next_one_runs() -> None: ...

@@ -1,0 +1,103 @@
+"""Installed libraries that behave, and calls that are quick, are no bugs."""
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+LIBRARY = '''
+import asyncio
+import threading
+
+class Monitor(threading.Thread):
+    """Like that of tqdm."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.start()
+
+    def run(self):
+        threading.Event().wait(5)
+
+async def watch():
+    """Like that of sse-starlette: one for each loop, as long as the loop lives."""
+    await asyncio.Event().wait()
+
+watchers = []
+
+def ensure_watcher():
+    watchers.append(asyncio.get_running_loop().create_task(watch()))
+
+class Response:
+    """Like that of httpx."""
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *error):
+        pass
+
+    async def aiter_lines(self):
+        yield "one"
+        await asyncio.sleep(0)
+        yield "two"
+'''
+
+
+async def main() -> str:
+    """The start of a program, in the package."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--name", default="you")
+    options = parser.parse_args([])
+    assert os.path.abspath("data.db") and os.path.islink("data.db") in (True, False)
+    assert not os.path.exists("no such file") and os.stat(__file__) and os.getcwd()
+    name: str = options.name
+    return name
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "a_library.py").write_text(LIBRARY)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "a_library", raising=False)
+    return import_module("a_library")
+
+
+@pytest.mark.asyncio
+async def test_a_monitor(library: ModuleType) -> None:
+    library.Monitor()
+
+
+@pytest.mark.asyncio
+async def test_a_watcher_of_the_loop(library: ModuleType) -> None:
+    library.ensure_watcher()
+    await asyncio.sleep(0)
+
+
+@pytest.mark.asyncio
+async def test_lines_of_a_response(library: ModuleType) -> None:
+    async with library.Response() as response:
+        async for line in response.aiter_lines():
+            assert line == "one"
+            break
+
+
+@pytest.mark.asyncio
+async def test_the_start_of_a_program() -> None:
+    assert await import_module("app.planted").main() == "you"
+
+
+@pytest.mark.asyncio
+async def test_its_own_cpu_work() -> None:
+    end = time.thread_time() + 0.8
+    while time.thread_time() < end:
+        sum(range(1000))
+    await asyncio.sleep(0.1)

@@ -1,0 +1,109 @@
+"""Blocking calls in the package: a sleep, a file, a socket, a subprocess, a lock.
+
+blockbuster knows which functions of Python block, and replaces them. It would raise an
+error at the call. The guards only take a note and let the call happen: an error in the
+middle of a lock or a thread would leave it unusable, and pytest could not exit. So an
+`except` cannot hide the call either.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from blockbuster import BlockBuster, BlockBusterFunction
+
+from guards.places import Place, frames, is_guard, is_in_package, place_of, shown
+from guards.record import Problem, Record
+
+# What takes microseconds, also on a slow disk, is not a bug.
+QUICK = [
+    "os.access",
+    "os.getcwd",
+    "os.readlink",
+    "os.stat",
+    "os.statvfs",
+    "os.path.abspath",
+    "os.path.islink",
+    "os.path.ismount",
+    "os.path.sameopenfile",
+    "os.path.samestat",
+]
+MORE = [
+    "os.system",
+    "socket.getaddrinfo",
+    "socket.gethostbyaddr",
+    "socket.gethostbyname",
+    "socket.gethostbyname_ex",
+    "subprocess.Popen.wait",
+]
+# Where blocking is accepted: the end of a file's path, and a function in it.
+ACCEPTED = [
+    ("logging/__init__.py", "handle"),
+    ("importlib._bootstrap>", "_find_and_load"),
+    # asyncpg looks for TLS files in the home folder each time it connects over TCP.
+    ("asyncpg/connect_utils.py", "_parse_connect_dsn_and_args"),
+]
+
+
+def watch_blocking_calls() -> BlockBuster:
+    """Replace the functions that block; `deactivate()` of the result undoes it."""
+    blockbuster = BlockBuster()
+    for name in QUICK:
+        blockbuster.functions.pop(name, None)
+    for name in MORE:
+        blockbuster.functions[name] = BlockBusterFunction(None, name)
+    for function in blockbuster.functions.values():
+        function.can_block_predicate = Check(function)
+    blockbuster.activate()
+    return blockbuster
+
+
+class Check:
+    """Called by blockbuster before a function that may block."""
+
+    def __init__(self, function: BlockBusterFunction) -> None:
+        self.name = function.full_name
+        self.does_not_block: Callable[..., bool] = function.can_block_predicate
+        self.accepted = list(ACCEPTED)
+        for file, functions in function.can_block_functions:
+            for name in functions:
+                self.accepted.append((file, name))
+
+    def __call__(self, *args: Any, **options: Any) -> bool:
+        """Note the call if it is a bug. Return True: blockbuster lets it happen."""
+        record = Record.current
+        if record is None or record.allows("blocks_loop"):
+            return True
+        if not self.does_not_block(*args, **options):
+            self.note(record)
+        return True
+
+    def note(self, record: Record) -> None:
+        """Note the call if code of the package has led to it."""
+        calls: list[Place] = []
+        in_package = None
+        # The innermost two frames are this function and the one that calls it, the
+        # third is blockbuster's.
+        for frame in frames(sys._getframe(3)):
+            file = frame.f_code.co_filename
+            if self.is_accepted(file, frame.f_code.co_name):
+                return
+            if in_package is None and not is_guard(file):
+                calls.append(place_of(frame))
+                if is_in_package(file):
+                    in_package = calls[-1]
+        if in_package is not None and in_package not in record.blocking_lines:
+            record.blocking_lines.add(in_package)
+            calls.reverse()
+            details = ""
+            if len(calls) > 1:
+                details = f"  which calls\n{shown(calls[1:])}"
+            what = f"a blocking call to {self.name}"
+            record.add(Problem(what, in_package, details=details))
+
+    def is_accepted(self, file: str, function: str) -> bool:
+        file = file.replace("\\", "/")
+        for accepted_file, accepted_function in self.accepted:
+            if function == accepted_function and file.endswith(accepted_file):
+                return True
+        return False

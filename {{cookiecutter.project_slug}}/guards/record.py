@@ -1,0 +1,146 @@
+"""What the guards have seen during one test, and the verdict."""
+
+import threading
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+from weakref import ReferenceType, WeakKeyDictionary
+
+import pytest
+
+from guards.places import Place, format_error, our_line_of
+from guards.settings import settings
+
+
+@dataclass
+class Problem:
+    """One thing that is wrong."""
+
+    what: str
+    # The line of the project that is to blame, if it is known, and what happened there.
+    place: Place | None = None
+    happened: str = ""
+    details: str = ""
+    # Formatted for the verdict only: an error may come in the middle of a garbage
+    # collection, where running much code is dangerous.
+    error: BaseException | None = None
+
+    def text(self, test: Place) -> str:
+        """Return the message, which begins with a line of the project."""
+        place = self.place
+        if place is None and self.error is not None:
+            place = our_line_of(self.error)
+        if place is None:
+            lines = [f"{test}: {self.what}, during this test"]
+        else:
+            what = self.what
+            if self.happened:
+                what += f", {self.happened} here"
+            lines = [f"{place}: {what}", f"    {place.source()}"]
+        if self.details:
+            lines.append(self.details)
+        if self.error is not None:
+            lines.append(format_error(self.error))
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a task or timer was created, or a generator started."""
+
+    place: Place | None
+    # Whether the project has done it itself, and not a library.
+    by_us: bool
+    loop_id: int
+
+
+@dataclass(frozen=True)
+class StartedGenerator:
+    """An async generator, which this does not keep alive."""
+
+    reference: ReferenceType[Any]
+    origin: Origin
+
+
+class Record:
+    """What the guards have seen during one test."""
+
+    # The record of the test that runs. The guards are called from deep inside other
+    # code, which cannot pass it on.
+    current: ClassVar["Record | None"] = None
+
+    def __init__(self, item: pytest.Item) -> None:
+        self.item = item
+        self.problems: list[Problem] = []
+        # The test has failed, or was skipped: then what is left over has that cause.
+        self.has_ended_otherwise = False
+        self.has_failed_it = False
+        self.is_in_call = False
+        self.blocking_lines: set[Place] = set()
+        self.tasks: WeakKeyDictionary[Any, Origin] = WeakKeyDictionary()
+        self.timers: WeakKeyDictionary[Any, Origin] = WeakKeyDictionary()
+        # By the id of the generator: when a generator is dropped, Python clears the
+        # weak references to it before it says so.
+        self.generators: dict[int, StartedGenerator] = {}
+
+    def allows(self, opt_out: str) -> bool:
+        if opt_out in settings.allowed:
+            return True
+        return self.item.get_closest_marker(opt_out) is not None
+
+    def add(self, problem: Problem) -> None:
+        """Note a problem, once for each line of the project."""
+        if problem.place is not None:
+            for known in self.problems:
+                if (known.place, known.what) == (problem.place, problem.what):
+                    return
+        self.problems.append(problem)
+
+    def judge(self) -> None:
+        """Fail the test if there were problems, unless it has failed by itself."""
+        problems = self.problems
+        self.problems = []
+        if problems and not self.has_ended_otherwise:
+            self.has_failed_it = True
+            test = self.place()
+            texts = [problem.text(test) for problem in problems]
+            pytest.fail("\n".join(texts), pytrace=False)
+
+    def place(self) -> Place:
+        """Return the first line of the test."""
+        path, line, name = self.item.reportinfo()
+        if line is None:
+            line = 0
+        return Place(str(Path(path)), line + 1, name)
+
+    def note_report(self, report: pytest.TestReport) -> None:
+        """Hold a passed test back until its fixtures have been torn down.
+
+        Only then the guards know whether it has left something behind. The test is
+        counted once, as passed or as failed, when its teardown is reported.
+        """
+        passed = report.outcome == "passed" and not hasattr(report, "wasxfail")
+        if report.when == "call" and passed:
+            report.guards = "held back"  # type: ignore[attr-defined]
+        if report.when == "teardown" and not self.has_ended_otherwise:
+            if passed:
+                report.guards = "passed"  # type: ignore[attr-defined]
+            elif self.has_failed_it:
+                report.guards = "failed"  # type: ignore[attr-defined]
+        if not passed:
+            self.has_ended_otherwise = True
+
+
+# Which test the running code belongs to. It is set for the whole test and inherited by
+# its tasks. It is None where a fixture of a wider scope is set up, and in all that
+# such a fixture has started: that belongs to no test.
+owner: ContextVar[Record | None] = ContextVar("owner")
+# A thread inherits no context, so it has its owner here.
+thread_owners: WeakKeyDictionary[threading.Thread, Record | None] = WeakKeyDictionary()
+
+
+def current_owner() -> Record | None:
+    """Return the record of the test that the running code belongs to."""
+    of_the_thread = thread_owners.get(threading.current_thread(), Record.current)
+    return owner.get(of_the_thread)

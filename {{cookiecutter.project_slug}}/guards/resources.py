@@ -1,0 +1,190 @@
+"""Sockets, files, processes and clients that are left open.
+
+Python warns when such an object is collected. The guards turn the warning into a
+message that begins with the line that has opened it.
+"""
+
+import gc
+import inspect
+import socket
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from guards.places import Place, Whose, our_caller, whose
+from guards.record import Problem, Record
+
+# The line that has opened a socket, by its file descriptor; a process, by its id.
+sockets: dict[int, Place | None] = {}
+processes: dict[int, Place | None] = {}
+# The line that has created a client of aiohttp, by the id of the object. A weak
+# reference would be cleared before the warning comes.
+clients: dict[int, Place | None] = {}
+
+
+def install(patch: pytest.MonkeyPatch) -> None:
+    note_lines_of_sockets(patch)
+    note_lines_of_processes(patch)
+    patch.setattr(sys, "unraisablehook", UnraisableHook(sys.unraisablehook))
+    # Python's warning about a coroutine that is never awaited, also one of a mock, then
+    # knows the calls that have led to it.
+    sys.set_coroutine_origin_tracking_depth(8)
+
+
+def note_lines_of_sockets(patch: pytest.MonkeyPatch) -> None:
+    plain_init = socket.socket.__init__
+
+    def init(self: socket.socket, *args: Any, **options: Any) -> None:
+        plain_init(self, *args, **options)
+        sockets[self.fileno()] = our_caller()
+
+    patch.setattr(socket.socket, "__init__", init)
+
+
+def note_lines_of_processes(patch: pytest.MonkeyPatch) -> None:
+    plain_init = subprocess.Popen.__init__
+
+    def init(self: Any, *args: Any, **options: Any) -> None:
+        plain_init(self, *args, **options)
+        processes[self.pid] = our_caller()
+
+    patch.setattr(subprocess.Popen, "__init__", init)
+
+
+def note_lines_of_clients(patch: pytest.MonkeyPatch) -> None:
+    """Note where the sessions of aiohttp are created, if the tests have imported it."""
+    aiohttp = sys.modules.get("aiohttp")
+    if aiohttp is None:
+        return
+    client: Any = aiohttp.ClientSession
+    plain_init = client.__init__
+
+    def init(self: Any, *args: Any, **options: Any) -> None:
+        clients[id(self)] = our_caller()
+        plain_init(self, *args, **options)
+
+    patch.setattr(client, "__init__", init)
+
+
+def opened_at(thing: Any) -> Place | None:
+    """Return the line that has opened a socket, a transport, a process or a client."""
+    if id(thing) in clients:
+        return clients[id(thing)]
+    try:
+        if hasattr(thing, "get_extra_info"):
+            thing = thing.get_extra_info("socket") or thing
+        if hasattr(thing, "get_pid"):
+            return processes.get(thing.get_pid())
+        if isinstance(thing, subprocess.Popen):
+            return processes.get(thing.pid)
+        if hasattr(thing, "fileno"):
+            return sockets.get(thing.fileno())
+    except (OSError, ValueError):
+        # It has no file descriptor any more.
+        return None
+    return None
+
+
+def report_what_is_left_open(clean_up: Callable[[], object]) -> None:
+    """Call a function that makes Python warn, and report what it warns about.
+
+    The project's filters decide afterwards which warnings are errors. In the middle of
+    the clean-up an error would stop it half-way, and uvloop would hang.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        clean_up()
+    for warning in caught:
+        report_warning(warning)
+
+
+def report_warning(caught: warnings.WarningMessage) -> None:
+    try:
+        warnings.warn_explicit(
+            message=caught.message,
+            category=caught.category,
+            filename=caught.filename,
+            lineno=caught.lineno,
+            source=caught.source,
+        )
+    except Warning as error:
+        if Record.current is None:
+            raise
+        Record.current.add(problem(error, caught.source))
+
+
+def problem(warning: BaseException, culprit: Any) -> Problem:
+    """Describe a warning about an object that is being collected."""
+    if inspect.iscoroutine(culprit):
+        # Python adds all the calls that have led to it.
+        text = str(warning).partition("\n")[0]
+        return Problem(text, created_at(culprit), "created")
+    return Problem(str(warning), opened_at(culprit), "opened")
+
+
+def report_if_never_awaited(coroutine: Any) -> None:
+    """Report a coroutine that has not begun, and close it.
+
+    pytest keeps the values of fixtures until the test is over. Python's own warning
+    would come in the next test.
+    """
+    if inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED:
+        return
+    text = f"coroutine '{coroutine.__qualname__}' was never awaited"
+    place = created_at(coroutine)
+    coroutine.close()
+    try:
+        warnings.warn(text, RuntimeWarning, stacklevel=1)
+    except RuntimeWarning:
+        if Record.current is None:
+            raise
+        Record.current.add(Problem(text, place, "created"))
+
+
+def created_at(coroutine: Any) -> Place | None:
+    """Return the line of the project that has called a coroutine function."""
+    for file, line, function in coroutine.cr_origin or ():
+        if whose(file) is Whose.OURS:
+            return Place(file, line, function)
+    return None
+
+
+def collect_garbage() -> None:
+    report_what_is_left_open(gc.collect)
+
+
+class UnraisableHook:
+    """Takes over warnings that are errors, but come while an object is collected.
+
+    Python cannot raise them there. pytest would report them behind forty lines of its
+    own. Everything else goes on to pytest.
+    """
+
+    def __init__(self, next_hook: Callable[[Any], object]) -> None:
+        self.next_hook = next_hook
+
+    def __call__(self, unraisable: Any) -> None:
+        record = Record.current
+        error = unraisable.exc_value
+        if record is None or not isinstance(error, Warning):
+            self.next_hook(unraisable)
+        else:
+            record.add(problem(error, collected(unraisable)))
+
+
+def collected(unraisable: Any) -> Any:
+    """Return the object that is being collected.
+
+    For an object of a Python class it is in the frame of its method `__del__`.
+    """
+    step = unraisable.exc_traceback
+    while step is not None:
+        code = step.tb_frame.f_code
+        if code.co_name == "__del__":
+            return step.tb_frame.f_locals[code.co_varnames[0]]
+        step = step.tb_next
+    return unraisable.object
