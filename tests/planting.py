@@ -17,6 +17,8 @@ from .conftest import TEMPLATE, tool
 
 FILES = sorted((TEMPLATE / "tests" / "planted").glob("[0-9]*.py"))
 GREEN = sorted((TEMPLATE / "tests" / "planted").glob("green_*.py"))
+# These run only where anyio is installed.
+ANYIO = sorted((TEMPLATE / "tests" / "planted").glob("anyio_*.py"))
 PLAIN = """
 [tool.pytest.ini_options]
 asyncio_mode = "auto"
@@ -114,14 +116,18 @@ def plain_outcome(project: Path, folder: Path, file: Path) -> str:
         )[0]
 
 
+def names_the_test(said: str) -> bool:
+    """Whether pytest's summary has the name of a planted test."""
+    return re.search(r"test_planted\.py::(\w+::)?test_", said) is not None
+
+
 def guarded_outcome(project: Path, file: Path) -> str:
     """How it ends in a project of this template: only a message that names the culprit
     counts.
     """
     with planted(project, package_of(project), file) as test:
         ended, said = outcome(project, tool(project, "python"), test)
-    names_test = re.search(r"test_planted\.py::(\w+::)?test_", said)
-    named = names_test and re.search(culprit(file), said)
+    named = names_the_test(said) and re.search(culprit(file), said)
     assert ended == "passes" or named, (
         f"{file.name}: nothing in this names {culprit(file)!r}:\n{said}"
     )

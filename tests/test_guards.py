@@ -12,9 +12,11 @@ import pytest
 
 from .conftest import MODES, TEMPLATE, Run, tool
 from .planting import (
+    ANYIO,
     FILES,
     GREEN,
     guarded_outcome,
+    names_the_test,
     outcome,
     package_of,
     plain_outcome,
@@ -57,7 +59,7 @@ def guarded(project: Project, run: Run, uv: str) -> Callable[[str], Path]:
     def guarded(mode: str) -> Path:
         folder = project("api_client", mode)
         if not (folder / "extra").exists():
-            more = ("hypothesis", "uvloop; sys_platform != 'win32'")
+            more = ("anyio", "hypothesis", "uvloop; sys_platform != 'win32'")
             run(
                 folder,
                 uv,
@@ -121,7 +123,7 @@ def test_with_uvloop_the_bugs_are_found_too(
     finally:
         plugin.unlink()
     assert ended == "fails", said
-    assert "test_planted.py::test_" in said
+    assert names_the_test(said)
 
 
 @pytest.mark.xdist_group("guards-strict")
@@ -154,29 +156,74 @@ def test_the_projects_table_has_every_planted_bug_and_no_other() -> None:
     assert 0 not in bugs.values(), bugs
 
 
-def test_the_projects_table_has_every_marker_and_each_way_out_is_taken_by_a_sound_test() -> (  # noqa: E501
-    None
-):
-    module = ast.parse(
-        (TEMPLATE / "templates" / "conftest.py").read_text(encoding="utf-8")
-    )
-    (markers,) = (
-        ast.literal_eval(node.value)
-        for node in module.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MARKERS"
-    )
-    declared = {re.split(r"\W", line)[0] for line in markers.strip().splitlines()}
-    told = {
-        name
-        for row in table()
-        for name in re.findall(r"`(\w+)(?:\(\w+\))?`", " ".join(row))
-    }
-    assert declared <= told
+def declared_markers() -> set[str]:
+    """The names of the guards' own markers, from their settings."""
+    file = TEMPLATE / "{{cookiecutter.project_slug}}" / "guards" / "settings.py"
+    names: set[str] = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign):
+            if ast.unparse(node.targets[0]) in ("OPT_OUTS", "TOOLS"):
+                names.update(ast.literal_eval(node.value))
+    return {name.partition("(")[0] for name in names}
+
+
+def test_the_projects_table_has_every_marker() -> None:
+    named = set()
+    for row in table():
+        named.update(re.findall(r"`(\w+)(?:\(\w+\))?`", " ".join(row)))
+    assert len(declared_markers()) >= 10
+    assert declared_markers() <= named
+
+
+def test_each_way_out_in_the_table_is_taken_by_a_sound_test() -> None:
     sound = "".join(file.read_text(encoding="utf-8") for file in GREEN)
     ways_out = [way for _, _, last in table() for way in re.findall("`(.*?)`", last)]
     assert len(ways_out) >= 10
     for way in ways_out:
         assert f"pytest.mark.{way.removesuffix('(seconds)')}" in sound
+
+
+@pytest.mark.xdist_group("guards-strict")
+@pytest.mark.parametrize("file", ANYIO, ids=lambda file: file.stem)
+def test_the_bugs_are_found_in_tests_for_anyio_too(
+    guarded: Callable[[str], Path], file: Path
+) -> None:
+    assert guarded_outcome(guarded("strict"), file) == "fails"
+
+
+def planted_file(name: str) -> Path:
+    (file,) = (file for file in FILES if file.stem.endswith(name))
+    return file
+
+
+@pytest.mark.xdist_group("guards-strict")
+def test_a_verdict_after_the_fixtures_counts_as_one_failed_test(
+    guarded: Callable[[str], Path],
+) -> None:
+    folder, file = guarded("strict"), planted_file("a_task_left_running")
+    with planted(folder, package_of(folder), file) as test:
+        _, said = outcome(folder, tool(folder, "python"), test)
+    assert re.search("^1 failed in ", said, re.MULTILINE), said
+
+
+@pytest.mark.xdist_group("guards-strict")
+def test_a_coroutine_of_a_fixture_fails_the_run_of_several_processes(
+    guarded: Callable[[str], Path],
+) -> None:
+    folder, file = guarded("strict"), planted_file("a_coroutine_that_a_fixture_returns")
+    with planted(folder, package_of(folder), file) as test:
+        ended, said = outcome(folder, tool(folder, "python"), test, "-n2")
+    assert ended == "fails"
+    assert re.search("FAILED .*::test_it_uses_users", said), said
+    assert re.search("^1 failed, 1 passed", said, re.MULTILINE), said
+
+
+@pytest.mark.xdist_group("guards-strict")
+def test_pytest_timeout_can_be_left_out(guarded: Callable[[str], Path]) -> None:
+    folder = guarded("strict")
+    with planted(folder, package_of(folder), GREEN[0]) as test:
+        ended, said = outcome(folder, tool(folder, "python"), test, "-pno:timeout")
+    assert ended == "passes", said
 
 
 @pytest.mark.xdist_group("guards-strict")

@@ -27,7 +27,7 @@ from guards import (
 from guards.record import Record, owner
 from guards.watchdog import Watch, Watchdog
 
-
+BLOCKING_CALLS = pytest.StashKey[blocking.BlockingCalls]()
 PATCH = pytest.StashKey[pytest.MonkeyPatch]()
 
 
@@ -47,8 +47,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     watchdog = Watchdog()
     watchdog.start()
     session.config.add_cleanup(watchdog.stop)
-    blocking_calls = blocking.watch_blocking_calls()
-    session.config.add_cleanup(blocking_calls.deactivate)
+    blocking_calls = blocking.BlockingCalls()
+    session.config.add_cleanup(blocking_calls.stop)
+    session.config.stash[BLOCKING_CALLS] = blocking_calls
     patch = pytest.MonkeyPatch()
     session.config.add_cleanup(patch.undo)
     loops.install(patch)
@@ -79,6 +80,7 @@ def pytest_enter_pdb() -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
     Record.current = Record(item)
+    item.config.stash[BLOCKING_CALLS].watch(Record.current)
     yield
 
 

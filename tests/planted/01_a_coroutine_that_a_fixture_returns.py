@@ -1,4 +1,4 @@
-"""A coroutine that a sync fixture returns and that no test awaits."""
+"""A coroutine that is never awaited, returned by a sync fixture."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A coroutine that a sync fixture returns to all tests of a module, and none awaits."""
+"""A coroutine that is never awaited, returned by a sync fixture of a module."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""An error lost in a task that something still refers to."""
+"""An error lost in a background task that something still refers to."""
 
 import asyncio
 

@@ -45,17 +45,36 @@ ACCEPTED = [
 ]
 
 
-def watch_blocking_calls() -> BlockBuster:
-    """Replace the functions that block; `deactivate()` of the result undoes it."""
-    blockbuster = BlockBuster()
-    for name in QUICK:
-        blockbuster.functions.pop(name, None)
-    for name in MORE:
-        blockbuster.functions[name] = BlockBusterFunction(None, name)
-    for function in blockbuster.functions.values():
-        function.can_block_predicate = Check(function)
-    blockbuster.activate()
-    return blockbuster
+class BlockingCalls:
+    """Replaces the functions that block, and puts them back."""
+
+    def __init__(self) -> None:
+        self.are_watched = False
+        self.blockbuster = BlockBuster()
+        functions = self.blockbuster.functions
+        for name in QUICK:
+            functions.pop(name, None)
+        for name in MORE:
+            functions[name] = BlockBusterFunction(None, name)
+        for function in functions.values():
+            function.can_block_predicate = Check(function)
+
+    def watch(self, record: Record) -> None:
+        """Watch the calls of a test, unless it has opted out.
+
+        Activating and deactivating takes time, so it is done only where it changes
+        something.
+        """
+        if record.allows("blocks_loop"):
+            self.stop()
+        elif not self.are_watched:
+            self.blockbuster.activate()
+            self.are_watched = True
+
+    def stop(self) -> None:
+        if self.are_watched:
+            self.blockbuster.deactivate()
+            self.are_watched = False
 
 
 class Check:
@@ -72,7 +91,7 @@ class Check:
     def __call__(self, *args: Any, **options: Any) -> bool:
         """Note the call if it is a bug. Return True: blockbuster lets it happen."""
         record = Record.current
-        if record is None or record.allows("blocks_loop"):
+        if record is None:
             return True
         if not self.does_not_block(*args, **options):
             self.note(record)

@@ -130,11 +130,16 @@ def waiting_timers(
 def unfinished_generators(
     record: Record, loop: asyncio.AbstractEventLoop
 ) -> list[Generator]:
+    """Return the generators of a test that have not ended, and that no task waits in.
+
+    Such a task is reported itself, or may stay.
+    """
     left = []
     for started in list(record.generators.values()):
         generator = started.reference()
-        in_this_loop = started.origin.loop_id == id(loop)
-        if in_this_loop and generator is not None and generator.ag_frame is not None:
+        if generator is None or started.origin.loop_id != id(loop):
+            continue
+        if generator.ag_frame is not None and not generator.ag_running:
             left.append(generator)
     return left
 

@@ -161,15 +161,20 @@ class Watch:
             self.task.cancel()
 
     def what_waits_where(self, reason: str) -> str:
-        waits: list[Place] = []
-        if isinstance(self.task, asyncio.Task):
-            waits = where_it_waits(self.task.get_coro())
-        place = innermost_of_ours(waits) or self.record.place()
-        lines = [f"{place}: {reason}", f"    {place.source()}", "what waits where:"]
-        for task in asyncio.all_tasks(self.loop):
+        """Return a message that begins where the test waits."""
+        lines = ["what waits where:"]
+        place = None
+        for task in sorted(asyncio.all_tasks(self.loop), key=self.is_other_task):
+            waits = where_it_waits(task.get_coro())
             lines.append(task.get_name())
-            lines.append(shown(where_it_waits(task.get_coro())))
-        return "\n".join(lines)
+            lines.append(shown(waits))
+            place = place or innermost_of_ours(waits)
+        place = place or self.record.place()
+        return "\n".join([f"{place}: {reason}", f"    {place.source()}", *lines])
+
+    def is_other_task(self, task: Any) -> bool:
+        """Order the tasks: that of the test comes first."""
+        return task is not self.task
 
 
 def current_frame(thread: int) -> Any:

@@ -86,8 +86,8 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-@pytest.fixture
-def enter(url: URL, session: aiohttp.ClientSession) -> Enter:
+@pytest_asyncio.fixture
+async def enter(url: URL, session: aiohttp.ClientSession) -> AsyncIterator[Enter]:
     """Enter the room under a name, and be welcomed; the options are those of
     `ws_connect`.
     """
@@ -101,7 +101,9 @@ def enter(url: URL, session: aiohttp.ClientSession) -> Enter:
         assert await ws.receive_json() == {"type": "welcome", "name": name}
         return ws
 
-    return enter
+    yield enter
+    for ws in inside:
+        await ws.close()
 
 
 @pytest_asyncio.fixture
