@@ -142,7 +142,9 @@ def main() -> None:
                 print(f"{kind:>12} {name:>9}  {wall:9.2f}  {cpu:6.2f}")
             for unit in ("wall_ms", "cpu_ms"):
                 guards = result[f"{prefix}guards_{unit}"]
-                result[f"{prefix}cost_{unit}"] = guards - result[f"{prefix}plain_{unit}"]
+                result[f"{prefix}cost_{unit}"] = (
+                    guards - result[f"{prefix}plain_{unit}"]
+                )
             wall, cpu = result[f"{prefix}cost_wall_ms"], result[f"{prefix}cost_cpu_ms"]
             print(f"{kind:>12} {'cost':>9}  {wall:9.2f}  {cpu:6.2f}")
     harness.keep(result, options.json)

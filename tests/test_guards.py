@@ -4,11 +4,15 @@ sound stays green.
 
 import ast
 import re
+import shlex
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tools import execute
 
 from .conftest import MODES, TEMPLATE, Run, tool
 from .planting import (
@@ -142,6 +146,7 @@ def table() -> list[list[str]]:
     to opt out.
     """
     text = (TEMPLATE / "templates" / "GUARDS.md").read_text(encoding="utf-8")
+    text = text.partition("### What is not covered")[0]
     return [
         row.strip("| ").split(" | ")
         for row in re.findall(r"^\| .*$", text, re.MULTILINE)[1:]
@@ -161,16 +166,17 @@ def declared_markers() -> set[str]:
     file = TEMPLATE / "{{cookiecutter.project_slug}}" / "guards" / "settings.py"
     names: set[str] = set()
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign):
-            if ast.unparse(node.targets[0]) in ("OPT_OUTS", "TOOLS"):
-                names.update(ast.literal_eval(node.value))
+        if not isinstance(node, ast.Assign):
+            continue
+        if ast.unparse(node.targets[0]) in ("OPT_OUTS", "TOOLS"):
+            names.update(ast.literal_eval(node.value))
     return {name.partition("(")[0] for name in names}
 
 
 def test_the_projects_table_has_every_marker() -> None:
     named = set()
-    for row in table():
-        named.update(re.findall(r"`(\w+)(?:\(\w+\))?`", " ".join(row)))
+    for cells in table():
+        named.update(re.findall(r"`(\w+)(?:\(\w+\))?`", " ".join(cells)))
     assert len(declared_markers()) >= 10
     assert declared_markers() <= named
 
@@ -263,3 +269,169 @@ def test_the_guards_stand_alone(project: Project, run: Run) -> None:
             (kept / path.name).rename(path)
         kept.rmdir()
         alone.unlink()
+
+
+# An existing project
+
+
+SHOP = """
+import asyncio
+import time
+
+
+async def buy() -> str:
+    await asyncio.sleep(0)
+    return "bought"
+
+
+async def pack() -> None:
+    time.sleep(0.01)
+"""
+TESTS_OF_SHOP = """
+import asyncio
+import warnings
+from unittest.mock import Mock
+
+import pytest
+
+from shop import buy, pack
+
+
+async def poll() -> None:
+    await asyncio.sleep(600)
+
+
+@pytest.mark.asyncio
+async def test_it_sells() -> None:
+    customer = Mock()
+    customer.name = await buy()
+    assert customer.name == "bought"
+
+
+@pytest.mark.asyncio
+async def test_it_packs() -> None:
+    await pack()
+
+
+@pytest.mark.asyncio
+async def test_it_polls() -> None:
+    asyncio.create_task(poll())
+    await asyncio.sleep(0)
+
+
+@pytest.mark.asyncio
+async def test_it_forgets_to_await() -> None:
+    buy()
+
+
+def test_it_warns() -> None:
+    warnings.warn("old", UserWarning, stacklevel=1)
+"""
+OWN_CONFTEST = """
+import pytest
+
+
+@pytest.fixture
+def own() -> int:
+    return 42
+"""
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of this language in the section about an existing project."""
+    text = (TEMPLATE / "docs" / "existing-project.md").read_text(encoding="utf-8")
+    found = re.findall(
+        rf"^ *```{language}\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL
+    )
+    return [textwrap.dedent(block) for block in found]
+
+
+@pytest.fixture
+def shop(tmp_path: Path, guarded: Callable[[str], Path]) -> Path:
+    """An empty project beside one of this template, which has the name of the docs."""
+    (tmp_path / "my-project").symlink_to(guarded("strict"), target_is_directory=True)
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    return folder
+
+
+def check_shop(folder: Path, python: Path, own_settings: str) -> None:
+    """Run the tests of a project with the settings of the docs and some of its own."""
+    (settings,) = blocks("toml")
+    own_filter = '    "ignore:old:UserWarning",\n]'
+    settings = re.sub(r"^\]", own_filter, settings, flags=re.MULTILINE)
+    text = settings + own_settings
+    (folder / "pyproject.toml").write_text(text, encoding="utf-8")
+    quiet = ("-q", "-p", "no:cacheprovider", "-p", "no:randomly")
+    said = execute(folder, python, "-m", "pytest", *quiet).stdout
+    assert re.search(r"^\S*shop\S*:12: a blocking call to time.sleep$", said, re.M), (
+        said
+    )
+    assert re.search(r"^\S*test_shop.py:29: a task left running: ", said, re.M), said
+    assert re.search(r"^\S*test_shop.py:35: coroutine 'buy' was never", said, re.M), (
+        said
+    )
+    assert re.search(r"^3 failed, 2 passed in", said, re.M), said
+    assert "no package found" not in said
+
+
+def install(folder: Path, uv: str, run: Run, project: Path) -> None:
+    """Run the docs' `pip install`, with uv, in the environment of a project."""
+    (command,) = (block for block in blocks("console") if block.startswith("pip"))
+    arguments = shlex.split(command)[1:]
+    run(folder, uv, "pip", *arguments, "--quiet", "--python", tool(project, "python"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its commands are a shell's")
+@pytest.mark.xdist_group("guards-strict")
+def test_a_flat_project_gets_the_guards_in_three_steps(
+    shop: Path, guarded: Callable[[str], Path], run: Run, uv: str
+) -> None:
+    (shop / "shop").mkdir()
+    (shop / "shop" / "__init__.py").write_text(SHOP, encoding="utf-8")
+    (shop / "tests").mkdir()
+    (shop / "tests" / "test_shop.py").write_text(TESTS_OF_SHOP, encoding="utf-8")
+    run(shop, "sh", "-c", blocks("console")[0])
+    install(shop, uv, run, guarded("strict"))
+    check_shop(shop, tool(guarded("strict"), "python"), "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its commands are a shell's")
+@pytest.mark.xdist_group("guards-strict")
+def test_a_project_with_src_own_conftest_and_tests_in_the_package_gets_them_too(
+    shop: Path, guarded: Callable[[str], Path], run: Run, uv: str
+) -> None:
+    package = shop / "src" / "shop"
+    (package / "tests").mkdir(parents=True)
+    (package / "__init__.py").write_text(SHOP, encoding="utf-8")
+    (package / "tests" / "__init__.py").touch()
+    uses_own = TESTS_OF_SHOP.replace("test_it_sells()", "test_it_sells(own: int)")
+    (package / "tests" / "test_shop.py").write_text(uses_own, encoding="utf-8")
+    (plugin,) = blocks("python")
+    (shop / "conftest.py").write_text(plugin + OWN_CONFTEST, encoding="utf-8")
+    run(shop, "sh", "-c", blocks("console")[1])
+    own_settings = 'testpaths = ["src"]\naddopts = ["--strict-config"]\n'
+    check_shop(shop, tool(guarded("strict"), "python"), own_settings)
+
+
+@pytest.mark.xdist_group("guards-strict")
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("", "guards: no package found to watch"),
+        ("guards_packages = no_such_package", "guards_packages: cannot import no_such"),
+        ("guards_allow = blocks", "guards_allow: unknown name blocks"),
+    ],
+    ids=["none", "unknown-package", "unknown-guard"],
+)
+def test_a_setting_that_cannot_be_right_is_explained(
+    shop: Path, guarded: Callable[[str], Path], setting: str, said: str
+) -> None:
+    for name in ("conftest.py", "guards"):
+        (shop / name).symlink_to(guarded("strict") / name)
+    (shop / "test_nothing.py").write_text("def test_nothing(): ...\n", encoding="utf-8")
+    (shop / "pytest.ini").write_text(f"[pytest]\n{setting}\n", encoding="utf-8")
+    pytest_said = execute(
+        shop, tool(guarded("strict"), "python"), "-m", "pytest"
+    ).stdout
+    assert pytest_said.count(said) == 1, pytest_said

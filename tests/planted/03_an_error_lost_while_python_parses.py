@@ -13,7 +13,8 @@ async def send(cycle: list[object]) -> None:
     task = asyncio.current_task()
     cycle.append(task)
     cycle.append(cycle)
-    task.cycle = cycle; raise OSError("lost")
+    task.cycle = cycle
+    raise OSError("lost")
 
 
 @pytest.mark.asyncio

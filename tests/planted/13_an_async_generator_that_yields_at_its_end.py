@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-CULPRIT = r"py:22: an async generator left unfinished: pages(.|\n)*ignored GeneratorExit"
+CULPRIT = (
+    r"py:22: an async generator left unfinished: pages(.|\n)*ignored GeneratorExit"
+)
 kept: list[AsyncIterator[int]] = []
 
 
