@@ -136,12 +136,14 @@ def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef[Any]) -> None:
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
     record = Record.current
     assert record is not None
-    yield
-    # The values of the fixtures are no longer needed. Whatever they have left open
-    # must show in this test, not in the next one.
-    getattr(item, "funcargs", {}).clear()
-    tasks.report_failed_tasks(record)
-    resources.collect_garbage()
+    try:
+        yield
+    finally:
+        # The values of the fixtures are no longer needed. Whatever they have left open
+        # must show in this test, not in the next one.
+        getattr(item, "funcargs", {}).clear()
+        tasks.report_failed_tasks(record)
+        resources.collect_garbage()
     record.judge()
 
 

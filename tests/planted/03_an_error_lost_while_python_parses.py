@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-CULPRIT = r"py:16: a lost error(.|\n)*in send\n +.*raise OSError"
+CULPRIT = r"py:17: a lost error(.|\n)*in send\n +.*raise OSError"
 
 
 async def send(cycle: list[object]) -> None:

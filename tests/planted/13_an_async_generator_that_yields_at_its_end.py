@@ -4,9 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-CULPRIT = (
-    r"py:22: an async generator left unfinished: pages(.|\n)*ignored GeneratorExit"
-)
+# And nothing else: the loop meets the same generator when it is closed.
+CULPRIT = r"(?s)^(?!.*lost error).*py:22: an async generator.*ignored GeneratorExit"
 kept: list[AsyncIterator[int]] = []
 
 
@@ -17,7 +16,6 @@ async def pages() -> AsyncIterator[int]:
         yield 2
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.asyncio
 async def test_it_finds_a_page() -> None:
     kept.append(pages())

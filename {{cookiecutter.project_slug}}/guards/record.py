@@ -1,5 +1,6 @@
 """What the guards have seen during one test, and the verdict."""
 
+import asyncio
 import threading
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from weakref import ReferenceType, WeakKeyDictionary
 
 import pytest
 
-from guards.places import Place, format_error, our_line_of
+from guards.places import Place, format_error, our_caller, our_line_of
 from guards.settings import settings
 
 
@@ -77,12 +78,15 @@ class Record:
         self.has_ended_otherwise = False
         self.has_failed_it = False
         self.is_in_call = False
+        # The guards cancel tasks that the test has left.
+        self.is_cleaned_up = False
         self.blocking_lines: set[Place] = set()
         self.tasks: WeakKeyDictionary[Any, Origin] = WeakKeyDictionary()
         self.timers: WeakKeyDictionary[Any, Origin] = WeakKeyDictionary()
         # By the id of the generator: when a generator is dropped, Python clears the
         # weak references to it before it says so.
         self.generators: dict[int, StartedGenerator] = {}
+        self.reported_generators: set[int] = set()
 
     def allows(self, opt_out: str) -> bool:
         if opt_out in settings.allowed:
@@ -144,3 +148,21 @@ def current_owner() -> Record | None:
     """Return the record of the test that the running code belongs to."""
     of_the_thread = thread_owners.get(threading.current_thread(), Record.current)
     return owner.get(of_the_thread)
+
+
+def our_line() -> Place | None:
+    """Return the line of the project that has led to this call, if there is one.
+
+    In a task that a library has created, it is the line that led to the task.
+    """
+    place = our_caller()
+    record = current_owner()
+    if place is None and record is not None:
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:
+            # No loop runs in this thread.
+            return None
+        if task in record.tasks:
+            return record.tasks[task].place
+    return place

@@ -6,6 +6,7 @@ message that begins with the line that has opened it.
 
 import gc
 import inspect
+import re
 import socket
 import subprocess
 import sys
@@ -15,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from guards.places import Place, Whose, our_caller, whose
-from guards.record import Problem, Record
+from guards.places import Place, Whose, whose
+from guards.record import Problem, Record, our_line
 
 # The line that has opened a socket, by its file descriptor; a process, by its id.
 sockets: dict[int, Place | None] = {}
@@ -40,7 +41,7 @@ def note_lines_of_sockets(patch: pytest.MonkeyPatch) -> None:
 
     def init(self: socket.socket, *args: Any, **options: Any) -> None:
         plain_init(self, *args, **options)
-        sockets[self.fileno()] = our_caller()
+        sockets[self.fileno()] = our_line()
 
     patch.setattr(socket.socket, "__init__", init)
 
@@ -50,7 +51,7 @@ def note_lines_of_processes(patch: pytest.MonkeyPatch) -> None:
 
     def init(self: Any, *args: Any, **options: Any) -> None:
         plain_init(self, *args, **options)
-        processes[self.pid] = our_caller()
+        processes[self.pid] = our_line()
 
     patch.setattr(subprocess.Popen, "__init__", init)
 
@@ -64,28 +65,25 @@ def note_lines_of_clients(patch: pytest.MonkeyPatch) -> None:
     plain_init = client.__init__
 
     def init(self: Any, *args: Any, **options: Any) -> None:
-        clients[id(self)] = our_caller()
+        clients[id(self)] = our_line()
         plain_init(self, *args, **options)
 
     patch.setattr(client, "__init__", init)
 
 
-def opened_at(thing: Any) -> Place | None:
-    """Return the line that has opened a socket, a transport, a process or a client."""
-    if id(thing) in clients:
-        return clients[id(thing)]
-    try:
-        if hasattr(thing, "get_extra_info"):
-            thing = thing.get_extra_info("socket") or thing
-        if hasattr(thing, "get_pid"):
-            return processes.get(thing.get_pid())
-        if isinstance(thing, subprocess.Popen):
-            return processes.get(thing.pid)
-        if hasattr(thing, "fileno"):
-            return sockets.get(thing.fileno())
-    except (OSError, ValueError):
-        # It has no file descriptor any more.
-        return None
+def opened_at(text: str, thing: Any) -> Place | None:
+    """Return the line that has opened a thing, from the text of the warning about it.
+
+    The thing itself may be closed by now, and then has no file descriptor any more.
+    """
+    if type(thing).__name__ == "ClientSession":
+        return clients.get(id(thing))
+    descriptor = re.search(r"\bfd=(\d+)", text)
+    if descriptor is not None:
+        return sockets.get(int(descriptor[1]))
+    process = re.search(r"\b(?:pid=|subprocess )(\d+)", text)
+    if process is not None:
+        return processes.get(int(process[1]))
     return None
 
 
@@ -123,7 +121,7 @@ def problem(warning: BaseException, culprit: Any) -> Problem:
         # Python adds all the calls that have led to it.
         text = str(warning).partition("\n")[0]
         return Problem(text, created_at(culprit), "created")
-    return Problem(str(warning), opened_at(culprit), "opened")
+    return Problem(str(warning), opened_at(str(warning), culprit), "opened")
 
 
 def report_if_never_awaited(coroutine: Any) -> None:

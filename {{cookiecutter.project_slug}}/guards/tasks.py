@@ -11,12 +11,17 @@ from guards.places import (
     called_by_us,
     innermost_of_ours,
     is_ours,
-    our_caller,
-    our_line_of,
     shown,
     where_it_waits,
 )
-from guards.record import Origin, Problem, Record, StartedGenerator, current_owner
+from guards.record import (
+    Origin,
+    Problem,
+    Record,
+    StartedGenerator,
+    current_owner,
+    our_line,
+)
 
 Task = asyncio.Task[Any]
 Generator = AsyncGeneratorType[Any, Any]
@@ -25,7 +30,7 @@ CLOSING = 1.0  # seconds that a generator gets to be closed
 
 
 def origin(loop: asyncio.AbstractEventLoop) -> Origin:
-    return Origin(our_caller(), called_by_us(), id(loop))
+    return Origin(our_line(), called_by_us(), id(loop))
 
 
 # What the loops report while a test runs.
@@ -85,11 +90,14 @@ def error_lost(context: dict[str, Any]) -> bool:
     error = context.get("exception")
     message = str(context.get("message"))
     if isinstance(error, asyncio.CancelledError):
-        # A task of asyncio's own has been cancelled. Nothing is lost.
-        return False
+        # Some versions of asyncio.streams do this when a task of theirs is cancelled.
+        return record.is_cleaned_up
     if error is None and message.startswith("Unclosed"):
         # aiohttp also warns about it, and the warning is reported.
         return False
+    if id(context.get("asyncgen")) in record.reported_generators:
+        # The loop cannot close it either.
+        return True
     details = ""
     if error is None:
         details = "\n".join(f"  {key}: {value!r}" for key, value in context.items())
@@ -179,11 +187,13 @@ async def still_running(tasks: set[Task]) -> set[Task]:
 
 async def cancel_tasks(record: Record, loop: asyncio.AbstractEventLoop) -> None:
     left = await still_running(unfinished_tasks(record, loop))
+    record.is_cleaned_up = True
     for task in left:
         if not closes_generator(task):
             report_task(record, task)
         task.cancel()
     await still_running(left)
+    record.is_cleaned_up = False
 
 
 def closes_generator(task: Task) -> bool:
@@ -228,6 +238,7 @@ def report_generator(
     waits: list[Place],
     outcome: str = "",
 ) -> None:
+    record.reported_generators.add(id(generator))
     name = generator.__qualname__
     what = f"an async generator left unfinished: {name}()"
     details = f"  it has stopped at\n{shown(waits)}{outcome}"
@@ -246,11 +257,5 @@ def report_failed_tasks(record: Record) -> None:
             continue
         # The one thing that knows whether the error was read has a private name.
         if getattr(task, "_log_traceback", False):
-            error = task.exception()
-            record.add(
-                Problem(
-                    "a lost error: Task exception was never retrieved",
-                    our_line_of(error) if error is not None else None,
-                    error=error,
-                )
-            )
+            what = "a lost error: Task exception was never retrieved"
+            record.add(Problem(what, error=task.exception()))

@@ -11,8 +11,8 @@ from weakref import WeakKeyDictionary
 
 import pytest
 
-from guards.places import Place, called_by_us, frames, our_caller
-from guards.record import Problem, Record, current_owner, owner, thread_owners
+from guards.places import Place, called_by_us, frames
+from guards.record import Problem, Record, current_owner, our_line, owner, thread_owners
 
 # The methods in which an executor starts a thread.
 METHODS_OF_EXECUTORS = (
@@ -84,7 +84,7 @@ def note_worker(thread: threading.Thread, executor: Executor) -> None:
 
 def this_start() -> Start:
     in_wider_fixture = owner.get(Record.current) is None and Record.current is not None
-    return Start(our_caller(), called_by_us(), in_wider_fixture)
+    return Start(our_line(), called_by_us(), in_wider_fixture)
 
 
 def calling_executor(frame: FrameType | None) -> Executor | None:
