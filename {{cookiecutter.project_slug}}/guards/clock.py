@@ -15,8 +15,10 @@ from guards.record import Record
 from guards.watchdog import Watch, Watchdog
 
 SEED = "shuffled_seed"  # the parameter that `shuffled` adds to a test
-MOMENT = 0.05  # seconds of real time that the system or a thread gets
-THREADS_MOMENT = 0.1  # the same, for a thread that no executor has started
+MOMENT = 0.05  # seconds of real time, for each look at work outside of the loop
+# Seconds of real time that must be quiet before the virtual time jumps.
+SOCKETS_MOMENT = 0.005
+THREADS_MOMENT = 0.1
 
 
 def add_seeds(metafunc: pytest.Metafunc) -> None:
@@ -50,7 +52,11 @@ def check_loop(record: Record, loop: asyncio.AbstractEventLoop) -> None:
 
 
 class JumpingSelector(selectors.DefaultSelector):
-    """Where a loop would wait for its next timer, its time jumps there."""
+    """Where a loop would wait for its next timer, its time jumps there.
+
+    Before it jumps, everything that takes real time must have been quiet for a moment:
+    sockets, and threads that may call back.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,45 +64,71 @@ class JumpingSelector(selectors.DefaultSelector):
         # Each says whether some work outside of the loop is done.
         self.outside: list[Callable[[], bool]] = []
         self.threads_before = set(threading.enumerate())
-        # In real time: when the threads will have been quiet for a moment.
-        self.quiet_until: float | None = None
+        # What wakes the loop up for a call from another thread, as of the watchdog.
+        self.waker: Any = None
+        # In real time: since when nothing has come from outside.
+        self.quiet_since: float | None = None
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> Any:
+        if self.waker is None:
+            # A loop registers it before anything else.
+            self.waker = fileobj
+        return super().register(fileobj, events, data)
 
     def select(self, timeout: float | None = None) -> Any:
-        ready = super().select(0)
-        if ready or (timeout is not None and timeout <= 0):
+        if timeout is not None and timeout <= 0:
+            self.quiet_since = None
+            return super().select(0)
+        ready = self.wait(0)
+        if ready:
             return ready
         self.outside = [is_done for is_done in self.outside if not is_done()]
         if self.outside:
             # Threads and processes take real time.
+            self.quiet_since = None
             return super().select(self.at_most(MOMENT, timeout))
-        if self.has_foreign_threads() and not self.has_waited_for_threads(timeout):
-            return super().select(MOMENT)
-        if len(self.get_map()) > 1:
-            # There are sockets: the system may need a moment.
-            ready = super().select(MOMENT if timeout is None else MOMENT / 10)
-        elif timeout is None:
-            self.report_deadlock()
-        self.quiet_until = None
-        if not ready and timeout is not None:
+        rest = self.rest_of_quiet_moment()
+        if rest > 0:
+            return self.wait(rest)
+        if timeout is not None:
+            self.quiet_since = None
             self.now += timeout
-        return ready
+            return []
+        if not self.has_foreign_threads() and not self.has_sockets():
+            self.report_deadlock()
+        return self.wait(MOMENT)
 
-    def has_waited_for_threads(self, timeout: float | None) -> bool:
-        """Say whether the threads of the test have been quiet for a moment.
-
-        A thread that has been quiet may still be busy. Nothing shows which it is, so
-        without a timer to jump to there is always time for it.
-        """
+    def rest_of_quiet_moment(self) -> float:
+        """Return how long it must stay quiet before the time may jump."""
         now = Watch.now()
-        if self.quiet_until is None:
-            self.quiet_until = now + THREADS_MOMENT
-        return timeout is not None and now > self.quiet_until
+        if self.quiet_since is None:
+            self.quiet_since = now
+        if self.has_foreign_threads():
+            moment = THREADS_MOMENT
+        elif self.has_sockets():
+            moment = SOCKETS_MOMENT
+        else:
+            moment = 0.0
+        return self.quiet_since + moment - now
+
+    def wait(self, seconds: float) -> Any:
+        ready = super().select(seconds)
+        for key, _events in ready:
+            if key.fileobj is not self.waker:
+                self.quiet_since = None
+        return ready
 
     def at_most(self, seconds: float, timeout: float | None) -> float:
         return seconds if timeout is None else min(timeout, seconds)
 
+    def has_sockets(self) -> bool:
+        return len(self.get_map()) > 1
+
     def has_foreign_threads(self) -> bool:
-        """Say whether there are threads of the test that no executor has started."""
+        """Say whether there are threads of the test that no executor has started.
+
+        Such a thread may be busy and call back, or it may be idle. Nothing shows it.
+        """
         for thread in set(threading.enumerate()) - self.threads_before:
             if not thread.name.startswith(("asyncio_", "ThreadPoolExecutor")):
                 return True
@@ -125,7 +157,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self, callback: Any, *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         if threading.current_thread().name != Watchdog.NAME:
-            self.selector.quiet_until = None
+            self.selector.quiet_since = None
         return super().call_soon_threadsafe(callback, *args, context=context)
 
     def run_in_executor(self, *args: Any) -> Any:  # type: ignore[override]
