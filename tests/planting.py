@@ -17,8 +17,14 @@ from .conftest import TEMPLATE, tool
 
 FILES = sorted((TEMPLATE / "tests" / "planted").glob("[0-9]*.py"))
 GREEN = sorted((TEMPLATE / "tests" / "planted").glob("green_*.py"))
-# These run only where anyio is installed.
-ANYIO = sorted((TEMPLATE / "tests" / "planted").glob("anyio_*.py"))
+# Not in the README's table: what happens without the guards depends on what is
+# installed, or on the version of Python.
+ONLY_GUARDED = sorted(
+    [
+        *(TEMPLATE / "tests" / "planted").glob("anyio_*.py"),
+        *(TEMPLATE / "tests" / "planted").glob("only_*.py"),
+    ]
+)
 PLAIN = """
 [tool.pytest.ini_options]
 asyncio_mode = "auto"

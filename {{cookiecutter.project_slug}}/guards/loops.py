@@ -70,6 +70,8 @@ class GuardedLoop(asyncio.AbstractEventLoop):
             context.run(owner.set, current_owner())
         return super().call_soon_threadsafe(callback, *args, context=context)
 
+    # In asyncio call_later() uses call_at(), in uvloop it does not.
+
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Any, *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:

@@ -103,13 +103,15 @@ class Record:
 
     def judge(self) -> None:
         """Fail the test if there were problems, unless it has failed by itself."""
-        problems = self.problems
+        messages = self.messages()
         self.problems = []
-        if problems and not self.has_ended_otherwise:
+        if messages and not self.has_ended_otherwise:
             self.has_failed_it = True
-            test = self.place()
-            texts = [problem.text(test) for problem in problems]
-            pytest.fail("\n".join(texts), pytrace=False)
+            pytest.fail("\n".join(messages), pytrace=False)
+
+    def messages(self) -> list[str]:
+        test = self.place()
+        return [problem.text(test) for problem in self.problems]
 
     def place(self) -> Place:
         """Return the first line of the test."""

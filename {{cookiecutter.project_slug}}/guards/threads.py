@@ -83,8 +83,12 @@ def note_worker(thread: threading.Thread, executor: Executor) -> None:
 
 
 def this_start() -> Start:
-    in_wider_fixture = owner.get(Record.current) is None and Record.current is not None
-    return Start(our_line(), called_by_us(), in_wider_fixture)
+    return Start(our_line(), called_by_us(), is_in_wider_fixture())
+
+
+def is_in_wider_fixture() -> bool:
+    """Say whether a fixture is being set up that outlives the test."""
+    return Record.current is not None and owner.get(Record.current) is None
 
 
 def calling_executor(frame: FrameType | None) -> Executor | None:

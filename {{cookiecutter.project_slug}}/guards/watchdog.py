@@ -97,9 +97,10 @@ class Watch:
         if not self.verdict:
             return
         stopped = isinstance(error, RuntimeError) and "loop stopped" in str(error)
+        message = "\n".join([self.verdict, *self.record.messages()])
         if error is None or stopped or isinstance(error, asyncio.CancelledError):
-            raise pytest.fail.Exception(self.verdict, pytrace=False) from None
-        error.add_note(self.verdict)
+            raise pytest.fail.Exception(message, pytrace=False) from None
+        error.add_note(message)
 
     # In the watchdog's thread.
 
@@ -150,6 +151,8 @@ class Watch:
 
     def expire(self, reason: str) -> None:
         """Cancel the test, and keep what waits where."""
+        if self.task.done():
+            return
         if not self.verdict:
             self.verdict = self.what_waits_where(reason)
         self.cancellations += 1
