@@ -79,7 +79,7 @@ def pytest_enter_pdb() -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
-    Record.current = Record(item)
+    Record.current = Record(item, resources.collections())
     item.config.stash[BLOCKING_CALLS].watch(Record.current)
     yield
 
@@ -133,7 +133,9 @@ def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef[Any]) -> None:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+def pytest_runtest_teardown(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None]:
     record = Record.current
     assert record is not None
     try:
@@ -143,7 +145,9 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
         # must show in this test, not in the next one.
         getattr(item, "funcargs", {}).clear()
         tasks.report_failed_tasks(record)
-        resources.collect_garbage()
+        # Fixtures of a wider scope may have been torn down too.
+        is_last_in_parent = nextitem is None or nextitem.parent is not item.parent
+        resources.collect_garbage(record.collections, everything=is_last_in_parent)
     record.judge()
 
 

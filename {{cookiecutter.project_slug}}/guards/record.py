@@ -71,8 +71,10 @@ class Record:
     # code, which cannot pass it on.
     current: ClassVar["Record | None"] = None
 
-    def __init__(self, item: pytest.Item) -> None:
+    def __init__(self, item: pytest.Item, collections: list[int]) -> None:
         self.item = item
+        # How often each generation of objects had been collected when it began.
+        self.collections = collections
         self.problems: list[Problem] = []
         # The test has failed, or was skipped: then what is left over has that cause.
         self.has_ended_otherwise = False
