@@ -1,0 +1,6 @@
+"""The starter as a package that runs in place; a project has its own `__init__.py`."""
+
+from pathlib import Path
+
+# In a project, the shared modules that this package imports stand beside its own.
+__path__.append(str(Path(__file__).parents[1] / "shared"))
