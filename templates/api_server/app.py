@@ -23,7 +23,7 @@ from .idempotency import purge_expired_keys
 from .limits import LIMIT, Limits, LimitsMiddleware
 from .problems import ProblemMiddleware, add_handlers
 from .routes import router
-from .text import mask_credentials
+from .text import mask_credentials, printable
 
 DEFAULT_URL = "sqlite:///bookings.db"
 URL_VARIABLE = f"{(__package__ or '').upper()}_DATABASE_URL"
@@ -160,9 +160,7 @@ async def main(
                 print(f"listening on {url_of(listener)}")
                 await serve(app, listener, grace=grace, lifetime=lifetime)
         except (ValueError, UnavailableError) as error:
-            print(
-                f"cannot use {mask_credentials(database_url)}: {error}",
-                file=sys.stderr,
-            )
+            url = printable(mask_credentials(database_url))
+            print(f"cannot use {url}: {error}", file=sys.stderr)
             return 1
     return 0

@@ -5,35 +5,26 @@ import logging
 import random
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import (
-    AsyncConnection,
-    AsyncEngine,
-    AsyncSession,
-    async_sessionmaker,
-    create_async_engine,
-)
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .database_urls import parse_database_url
+from .engine import create_tables, open_engine
 from .limits import Limits, replay
 from .models import Base
 from .problems import Problem
+from .text import printable
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
 MAX_PAUSE = 0.5  # seconds between two attempts
-BUSY_TIMEOUT = 2.0  # seconds that SQLite waits for the lock of another process
-CONNECT_TIMEOUT = 5.0  # seconds
 SQLITE_BUSY = 5
 # PostgreSQL's serialization_failure and deadlock_detected.
 CONFLICTS = {"40001", "40P01"}
-# An arbitrary number. Programs that start at the same time create the tables in turn.
-TABLES_LOCK = "SELECT pg_advisory_xact_lock(4711)"
 
 
 class UnavailableError(Problem):
@@ -88,106 +79,25 @@ def reason(error: Exception) -> str:
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig
     text = str(error) or type(error).__name__
-    return text.splitlines()[0]
-
-
-# --- Opening
+    return printable(text.splitlines()[0])
 
 
 @asynccontextmanager
 async def open_database(url: str, limits: Limits) -> AsyncIterator[Database]:
     """Connect to the database, and create its tables if they are missing.
 
-    Raises ValueError if the URL is not valid, UnavailableError if the database cannot
-    be used.
+    Raises ValueError if the URL is not usable, UnavailableError if the database is not.
     """
-    # In a thread, because it looks at files: the driver's module and the database.
-    engine = await asyncio.to_thread(create_engine, url, limits)
-    try:
-        if engine.dialect.name == "sqlite":
-            await asyncio.to_thread(try_file, engine.url)
-        async with engine.begin() as connection:
-            await create_tables(connection)
-    except (OSError, SQLAlchemyError, sqlite3.Error) as error:
-        await engine.dispose()
-        raise UnavailableError(reason(error)) from error
-    try:
-        yield Database(engine)
-    finally:
-        await engine.dispose()
-
-
-def create_engine(url: str, limits: Limits) -> AsyncEngine:
-    """Return an engine with the settings that each database needs."""
-    address, connect_args = parse_database_url(url)
-    if address.get_backend_name() == "sqlite":
-        # IMMEDIATE takes the lock for writing at the beginning of a transaction. Later
-        # in the transaction, SQLite would not wait for it, but fail.
-        defaults: dict[str, object] = {
-            "timeout": BUSY_TIMEOUT,
-            "isolation_level": "IMMEDIATE",
-        }
-        # SQLite has one writer at a time. A queue for one connection is fair, and
-        # faster than many connections that compete for the lock.
-        pool_size = 1
-    else:
-        defaults = {"timeout": CONNECT_TIMEOUT}
-        pool_size = limits.pool_size
-    engine = create_async_engine(
-        address,
-        connect_args=defaults | connect_args,
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=limits.request_timeout,
-        # Connections that a restart of the server has broken are replaced.
-        pool_pre_ping=address.get_backend_name() != "sqlite",
+    opening = open_engine(
+        url, pool_size=limits.pool_size, timeout=limits.request_timeout
     )
-    if address.get_backend_name() == "sqlite":
-        sa.event.listen(engine.sync_engine, "connect", set_pragmas)
-        sa.event.listen(engine.sync_engine, "invalidate", roll_back)
-    return engine
-
-
-def set_pragmas(connection: sa.engine.interfaces.DBAPIConnection, _: object) -> None:
-    """Make a new connection to SQLite fast and strict."""
-    cursor = connection.cursor()
-    # With WAL, NORMAL is safe when the program is killed. A power failure may undo the
-    # last transactions, but does not damage the file.
-    cursor.execute("PRAGMA synchronous = NORMAL")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
-
-
-def roll_back(connection: sa.engine.interfaces.DBAPIConnection, *_: object) -> None:
-    """Give up the lock on the file before a connection is thrown away.
-
-    SQLAlchemy throws a connection away if a request is cancelled while it waits for the
-    database. To close it is not enough, as long as a statement is not finished.
-    """
-    connection.rollback()
-
-
-def try_file(url: sa.URL) -> None:
-    """Open the file of a SQLite database once. Raises sqlite3.Error.
-
-    aiosqlite starts a thread for each connection, which would outlive a failure.
-    """
-    is_uri = url.query.get("uri") is not None
-    file = url.database or ""
-    connection = sqlite3.connect(file, uri=is_uri, timeout=BUSY_TIMEOUT)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-    finally:
-        connection.close()
-
-
-async def create_tables(connection: AsyncConnection) -> None:
-    """Create the tables that are missing."""
-    if connection.dialect.name == "sqlite":
-        await connection.exec_driver_sql("BEGIN IMMEDIATE")
-    else:
-        await connection.exec_driver_sql(TABLES_LOCK)
-    await connection.run_sync(Base.metadata.create_all)
+    async with AsyncExitStack() as stack:
+        try:
+            engine = await stack.enter_async_context(opening)
+            await create_tables(engine, Base.metadata)
+        except (OSError, SQLAlchemyError) as error:
+            raise UnavailableError(reason(error)) from error
+        yield Database(engine)
 
 
 # --- Repeating

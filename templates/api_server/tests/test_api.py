@@ -106,6 +106,7 @@ async def test_pages_show_each_event_once(client: httpx2.AsyncClient) -> None:
 # --- The last seats
 
 
+@pytest.mark.deadline(60)
 @pytest.mark.asyncio
 async def test_two_hundred_concurrent_requests_for_ten_seats_sell_ten(
     client: httpx2.AsyncClient,

@@ -105,6 +105,34 @@ async def test_after_the_grace_period_it_stops_in_any_case() -> None:
     assert url.startswith("http://127.0.0.1:")
 
 
+@pytest.mark.virtual_clock
+@pytest.mark.asyncio
+async def test_a_client_that_reads_nothing_does_not_keep_it_from_stopping() -> None:
+    written = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        # More than the operating system takes.
+        await send({"type": "http.response.body", "body": bytes(20_000_000)})
+        written.set()
+
+    listener = listen("127.0.0.1", 0)
+    async with asyncio.TaskGroup() as tasks:
+        server = tasks.create_task(serve(app, listener, grace=5))
+        reader, writer = await asyncio.open_connection(*listener.getsockname(), limit=1)
+        writer.write(b"GET / HTTP/1.1\r\nHost: api\r\n\r\n")
+        await written.wait()
+        server.cancel()
+        await server
+        # The rest of the response is lost: the server has aborted the connection.
+        received = 0
+        with suppress(ConnectionError):
+            while not reader.at_eof():
+                received += len(await reader.read(2**16))
+        assert received < 20_000_000
+        writer.transport.abort()
+
+
 @pytest.mark.asyncio
 async def test_it_serves_until_it_is_cancelled_and_returns_0(
     database_url: str, capsys: pytest.CaptureFixture[str]

@@ -17,7 +17,6 @@ from sqlalchemy.exc import DBAPIError
 from api_server.database import (
     ATTEMPTS,
     Database,
-    RetryMiddleware,
     UnavailableError,
     is_conflict,
     open_database,
@@ -294,14 +293,3 @@ async def test_a_database_that_cannot_be_opened_leaves_nothing_open(url: str) ->
             pass
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
-
-
-@pytest.mark.asyncio
-async def test_scopes_other_than_requests_pass_through() -> None:
-    seen = []
-
-    async def app(scope: object, receive: object, send: object) -> None:
-        seen.append(scope)
-
-    await RetryMiddleware(app)({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
-    assert seen == [{"type": "lifespan"}]

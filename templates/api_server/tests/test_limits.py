@@ -8,9 +8,12 @@ from unittest.mock import create_autospec
 import httpx2
 import pytest
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_server.app import create_app
+from api_server.database import RetryMiddleware
 from api_server.limits import Limits, LimitsMiddleware
+from api_server.problems import ProblemMiddleware
 from api_server.routes import current_store
 from api_server.store import BookingStore
 
@@ -157,15 +160,26 @@ def test_a_limit_must_be_positive_and_finite(value: float) -> None:
 
 
 @pytest.mark.asyncio
-async def test_scopes_other_than_requests_pass_through() -> None:
+async def test_what_is_no_request_passes_through_every_layer() -> None:
     seen = []
 
-    async def app(scope: object, receive: object, send: object) -> None:
-        seen.append(scope)
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["type"])
 
-    middleware = LimitsMiddleware(app, Limits())
-    await middleware({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
-    assert seen == [{"type": "lifespan"}]
+    async def no_receive() -> Message:
+        raise AssertionError
+
+    async def no_send(message: Message) -> None:
+        raise AssertionError
+
+    layers: list[ASGIApp] = [
+        LimitsMiddleware(app, Limits()),
+        ProblemMiddleware(app),
+        RetryMiddleware(app),
+    ]
+    for layer in layers:
+        await layer({"type": "lifespan"}, no_receive, no_send)
+    assert seen == ["lifespan"] * 3
 
 
 # --- Clients of a live server

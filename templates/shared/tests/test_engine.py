@@ -12,11 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 
-from shared.engine import (
-    create_tables,
-    finish_when_cancelled,
-    open_engine,
-)
+from shared.engine import create_tables, finish_when_cancelled, open_engine
 
 METADATA = sa.MetaData()
 PLACES = sa.Table("places", METADATA, sa.Column("name", sa.String, primary_key=True))
@@ -170,13 +166,6 @@ async def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 async def test_a_url_that_is_not_usable_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="not a database URL"):
         async with open_engine("nonsense"):
-            pass
-
-
-@pytest.mark.asyncio
-async def test_the_number_of_connections_must_have_a_limit(url: str) -> None:
-    with pytest.raises(ValueError, match="pool_size must be at least 1, not 0"):
-        async with open_engine(url, pool_size=0):
             pass
 
 
