@@ -14,7 +14,7 @@ from .conftest import Run
 
 SCHEMATHESIS = "schemathesis>=4.32"
 
-TEST = '''
+TEST = """
 import os
 from importlib import import_module
 
@@ -40,7 +40,7 @@ EXCLUDED = [
 @settings(max_examples=50, deadline=None, derandomize=True, database=None)
 def test_a_response_fits_the_schema(case):
     case.call_and_validate(excluded_checks=EXCLUDED)
-'''
+"""
 
 
 @pytest.mark.xdist_group("api_server-auto")

@@ -20,7 +20,14 @@ import pytest_asyncio
 import sqlalchemy as sa
 from fastapi import FastAPI
 
-from api_server.app import create_app, lifespan, listen, main, serve, url_of
+from api_server.app import (
+    create_app,
+    lifespan,
+    listen,
+    main,
+    serve,
+    url_of,
+)
 from api_server.limits import Limits
 
 # --- PostgreSQL

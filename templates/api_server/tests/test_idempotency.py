@@ -13,7 +13,11 @@ import sqlalchemy as sa
 from fastapi import Response
 
 from api_server.app import lifespan
-from api_server.database import Database, UnavailableError, open_database
+from api_server.database import (
+    Database,
+    UnavailableError,
+    open_database,
+)
 from api_server.idempotency import (
     IdempotentRequest,
     KeyReusedError,

@@ -14,10 +14,18 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api_server.app import create_app
-from api_server.database import ATTEMPTS, Database, UnavailableError
+from api_server.database import (
+    ATTEMPTS,
+    Database,
+    UnavailableError,
+)
 from api_server.idempotency import IdempotentRequest
 from api_server.models import Booking, Event
-from api_server.routes import READY_TIMEOUT, current_database, current_store
+from api_server.routes import (
+    READY_TIMEOUT,
+    current_database,
+    current_store,
+)
 from api_server.schemas import NewEvent
 from api_server.store import BookingStore, SoldOutError
 
