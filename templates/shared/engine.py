@@ -49,6 +49,9 @@ async def open_engine(
 
 def create_engine(database_url: str, pool_size: int, timeout: float) -> AsyncEngine:
     """Return an engine. It may be used in one event loop only."""
+    if pool_size < 1:
+        # For SQLAlchemy, 0 means no limit.
+        raise ValueError(f"pool_size must be at least 1, not {pool_size}")
     url, connect_args = parse_database_url(database_url)
     connect_args = {"timeout": timeout} | connect_args
     if url.get_backend_name() == "sqlite":
@@ -193,9 +196,11 @@ async def finish_when_cancelled(connect: Coroutine[Any, Any, Connection]) -> Con
         return await asyncio.shield(connecting)
     except asyncio.CancelledError:
         # Usually it takes some milliseconds. An unreachable host is not waited for.
-        await asyncio.wait({connecting}, timeout=CANCELLATION_GRACE)
-        if not connecting.cancel():
-            await close_result(connecting)
+        try:
+            await asyncio.wait({connecting}, timeout=CANCELLATION_GRACE)
+        finally:
+            if not connecting.cancel():
+                await close_result(connecting)
         raise
 
 

@@ -171,12 +171,15 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 # --- The API
 
+# A busy machine is slow. No test should fail because of that.
+PATIENT = Limits(request_timeout=60.0)
+
 OpenClient = Callable[..., AbstractAsyncContextManager[httpx2.AsyncClient]]
 
 
 @asynccontextmanager
 async def open_in_process(
-    database_url: str, limits: Limits | None = None
+    database_url: str, limits: Limits = PATIENT
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """Run the application without a server. Its lifespan is entered here."""
     app = create_app(database_url, limits)
@@ -191,7 +194,7 @@ async def open_in_process(
 
 @asynccontextmanager
 async def open_live(
-    database_url: str, limits: Limits | None = None
+    database_url: str, limits: Limits = PATIENT
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """Run the application behind a server on a free port."""
     app = create_app(database_url, limits)
@@ -247,8 +250,10 @@ PROGRAM = f"""
 import asyncio
 import sys
 from {main.__module__} import main
+from {Limits.__module__} import Limits
 
-sys.exit(asyncio.run(main(port=0, database_url=sys.argv[1])))
+limits = Limits(request_timeout=60.0)
+sys.exit(asyncio.run(main(port=0, database_url=sys.argv[1], limits=limits)))
 """
 
 StartProgram = Callable[..., Awaitable[Process]]

@@ -169,6 +169,13 @@ async def test_a_url_that_is_not_usable_is_a_value_error() -> None:
             pass
 
 
+@pytest.mark.asyncio
+async def test_the_number_of_connections_must_have_a_limit(url: str) -> None:
+    with pytest.raises(ValueError, match="pool_size must be at least 1, not 0"):
+        async with open_engine(url, pool_size=0):
+            pass
+
+
 # --- Cancellation while a connection is made
 
 
