@@ -17,10 +17,10 @@ from fastapi import Response
 from pydantic import BaseModel
 from sqlalchemy import delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from .database import Database
+from .database import Database, reason
 from .models import StoredAnswer
 from .problems import MEDIA_TYPE, Problem
 
@@ -149,5 +149,5 @@ async def purge_expired_keys(
                 await session.execute(
                     delete(StoredAnswer).where(StoredAnswer.expires_at <= clock())
                 )
-        except (DBAPIError, Problem) as error:
-            log.warning("expired keys are kept for now: %s", error)
+        except (OSError, SQLAlchemyError, Problem) as error:
+            log.warning("expired keys are kept for now: %s", reason(error))

@@ -139,7 +139,7 @@ class ProblemMiddleware:
             response = respond_to(scope, error)
             if started:
                 # uvicorn closes the connection of a response that has no end.
-                log.warning("%s was not answered completely", scope["path"])
+                log.warning("%r was not answered completely", scope["path"])
                 return
             await response(scope, receive, send)
 

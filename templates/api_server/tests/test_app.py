@@ -278,7 +278,7 @@ async def test_a_response_that_fails_halfway_is_cut_off(
     await ProblemMiddleware(app)(scope, None, send)  # type: ignore[arg-type]
     assert len(sent) == 1
     assert "ZeroDivisionError" in caplog.text
-    assert caplog.messages[-1] == "/x was not answered completely"
+    assert caplog.messages[-1] == "'/x' was not answered completely"
 
 
 # --- The README
