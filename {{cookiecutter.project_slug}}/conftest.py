@@ -197,7 +197,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         # asyncpg looks for TLS files in the home folder, each time it connects over
         # TCP.
         function.can_block_in("asyncpg/connect_utils.py", "_parse_connect_dsn_and_args")
-        function.can_block_in("fastapi/routing.py", "_extract_endpoint_context")
     return blockbuster
 
 
