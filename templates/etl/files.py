@@ -1,0 +1,530 @@
+"""Extract rows from CSV and NDJSON files, compressed ones too, or from standard input.
+
+A position in a file is the number of characters before it, after decompression and
+decoding. So it exists for every encoding, and always stands between two records.
+"""
+
+import asyncio
+import codecs
+import csv
+import gzip
+import io
+import os
+import select
+import sys
+import threading
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol, TextIO
+
+from pydantic import BaseModel
+from pydantic_core import from_json
+
+from .pipeline import LINE_FIELD, Batch, Record, Reject
+
+STDIN = "-"
+STDIN_DESCRIPTOR = 0
+
+# A longer record is rejected without being parsed.
+MAX_RECORD_LENGTH = 16 * 2**20  # characters
+TOO_LONG = f"longer than {MAX_RECORD_LENGTH:,} characters"
+# A batch ends after this many characters, even if it has few rows.
+MAX_BATCH_LENGTH = 16 * 2**20  # characters
+# So much of a record that is too long is kept with its reason.
+MAX_EXCERPT_LENGTH = 1000  # characters
+SKIP_LENGTH = 2**20  # characters read at a time on the way to a position
+
+POLL_INTERVAL = 0.2  # seconds between two checks whether to stop waiting for input
+
+CSV_SUFFIXES = (".csv", ".tsv")
+NDJSON_SUFFIXES = (".ndjson", ".jsonl", ".json")
+DELIMITERS = ",;\t"
+QUOTE = '"'
+
+GZIP_MAGIC = b"\x1f\x8b"
+# UTF-32 first: its mark begins with the one of UTF-16.
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+class FileSource:
+    """The rows of a file, in batches.
+
+    `path` is "-" for standard input. `encoding` applies to a file without a byte order
+    mark. Without a `delimiter`, the name of the file or its header decides. Raises
+    OSError if there is no such file.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        model: type[BaseModel],
+        *,
+        batch_size: int,
+        delimiter: str | None = None,
+        encoding: str = "utf-8",
+    ) -> None:
+        self._path = path
+        self._model = model
+        self._batch_size = batch_size
+        self._delimiter = delimiter
+        self._encoding = encoding
+        # The position in a pipe is lost with the pipe.
+        self.is_resumable = False
+        self.name = STDIN
+        if path != STDIN:
+            os.stat(path)
+            self.is_resumable = Path(path).is_file()
+            # The same name from every folder, and one that a database can hold.
+            absolute = str(Path(path).absolute())
+            self.name = absolute.encode("utf-8", "backslashreplace").decode()
+        # A read that was cancelled goes on in its thread. The lock lets `aclose` wait.
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._files = ExitStack()
+        self._lines: Lines | None = None
+        self._records: Records | None = None
+
+    async def read(self, previous: Batch) -> Batch:
+        """Return the batch after `previous`.
+
+        Raises OSError or ValueError if the file cannot be read on.
+        """
+        return await asyncio.to_thread(self._read, previous)
+
+    async def aclose(self) -> None:
+        """Close the file."""
+        self._stopped.set()
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        with self._lock:
+            self._files.close()
+
+    def _read(self, previous: Batch) -> Batch:
+        with self._lock:
+            if self._stopped.is_set():
+                return Batch()
+            try:
+                if self._lines is None or self._records is None:
+                    self._open(previous)
+                return self._read_batch()
+            except (EOFError, zlib.error) as error:
+                raise ValueError(f"damaged gzip file: {error}") from error
+            except LookupError as error:  # from `codecs` and TextIOWrapper
+                raise ValueError(str(error)) from error
+
+    def _open(self, previous: Batch) -> None:
+        """Open the file, and go to the position after the batch `previous`."""
+        text, head = self._open_text()
+        self._lines = Lines(text, newline=find_newline(head))
+        if self._is_csv(head):
+            delimiter = find_delimiter(self._delimiter, self._path, head)
+            self._records = CsvRecords(self._lines, delimiter, self._model)
+        else:
+            self._records = NdjsonRecords(self._lines)
+        if previous.mark:
+            self._lines.go_to(int(previous.mark), previous.line)
+
+    def _open_text(self) -> tuple[TextIO, str]:
+        """Return the file as text, and the text that it begins with."""
+        binary = open_binary(self._path, self._stopped)
+        self._files.callback(binary.close)
+        if binary.peek(2)[:2] == GZIP_MAGIC:
+            # GzipFile has all methods that are used here of a BufferedReader.
+            binary = gzip.GzipFile(fileobj=binary)  # type: ignore[assignment]
+            self._files.callback(binary.close)
+        start = binary.peek(4)
+        encoding = find_encoding(start, self._encoding)
+        head = start.decode(encoding, errors="ignore")
+        text = io.TextIOWrapper(
+            binary,
+            encoding,
+            errors=find_error_handler(encoding),
+            # Lines end where `find_newline` says, and keep their ends.
+            newline=find_newline(head),
+        )
+        self._files.callback(text.close)
+        return text, head
+
+    def _is_csv(self, head: str) -> bool:
+        """Return whether this is a CSV file: by its name, else by its beginning."""
+        name = self._path.lower().removesuffix(".gz")
+        if name.endswith(CSV_SUFFIXES):
+            return True
+        if name.endswith(NDJSON_SUFFIXES):
+            return False
+        return not head.lstrip().startswith(("{", "["))
+
+    def _read_batch(self) -> Batch:
+        assert self._lines is not None
+        assert self._records is not None
+        batch = Batch()
+        self._records.read(self._batch_size, batch)
+        if batch.records or batch.rejects or not self._lines.is_at_end:
+            batch.mark = str(self._lines.position)
+            batch.line = self._lines.number
+        return batch
+
+
+# --- Bytes and text
+
+
+class Pipe(io.RawIOBase):
+    """A pipe or a terminal. A thread that waits for its data can be stopped."""
+
+    def __init__(self, descriptor: int, stopped: threading.Event) -> None:
+        self._descriptor = descriptor
+        self._stopped = stopped
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self._stopped.is_set():
+            ready, _, _ = select.select([self._descriptor], [], [], POLL_INTERVAL)
+            if ready:
+                data = os.read(self._descriptor, len(buffer))
+                buffer[: len(data)] = data
+                return len(data)
+        return 0
+
+
+def open_binary(path: str, stopped: threading.Event) -> io.BufferedReader:
+    """Open a file, or standard input, for reading."""
+    if path != STDIN:
+        return open(path, "rb")
+    if sys.platform == "win32":
+        # `select` does not know pipes there. Ctrl-C has to be pressed twice.
+        return open(STDIN_DESCRIPTOR, "rb", closefd=False)
+    return io.BufferedReader(Pipe(STDIN_DESCRIPTOR, stopped))
+
+
+def find_encoding(start: bytes, default: str) -> str:
+    """Return the encoding that the byte order mark of a file tells, or the default."""
+    for mark, encoding in BYTE_ORDER_MARKS.items():
+        if start.startswith(mark):
+            return encoding
+    return codecs.lookup(default).name
+
+
+def find_error_handler(encoding: str) -> str:
+    """Return how to decode bytes that are not valid, so that only their row is bad.
+
+    They become lone surrogates, which no text field of a model accepts.
+    """
+    if encoding.startswith(("utf-16", "utf-32")):
+        return "surrogatepass"
+    return "surrogateescape"
+
+
+def find_newline(head: str) -> str:
+    """Return what ends the lines of a file: a line feed, or a carriage return alone.
+
+    Only one of them, or a stray one within a row would make two rows of it.
+    """
+    for position, character in enumerate(head):
+        if character == "\n":
+            return "\n"
+        if character == "\r" and head[position + 1 : position + 2] not in ("\n", ""):
+            return "\r"
+    return "\n"
+
+
+def find_delimiter(option: str | None, path: str, head: str) -> str:
+    """Return the delimiter of a CSV file.
+
+    Raises ValueError if the option is not one character.
+    """
+    if option in ("\\t", "tab"):
+        return "\t"
+    if option is not None:
+        if len(option) != 1 or option in '"\r\n':
+            raise ValueError("the delimiter must be one character, or tab")
+        return option
+    if path.lower().removesuffix(".gz").endswith(".tsv"):
+        return "\t"
+    header = head.lstrip("\r\n").splitlines()[:1]
+    # The one that occurs most often in the header; a comma if none does.
+    return max(DELIMITERS, key="".join(header).count)
+
+
+class Lines:
+    """The lines of a text, with the position after the last line that was read."""
+
+    def __init__(self, text: TextIO, newline: str) -> None:
+        self.newline = newline
+        self.position = 0  # characters
+        self.number = 0  # lines
+        self.is_at_end = False
+        self._text = text
+        self._returned: deque[str] = deque()
+
+    def read(self) -> str:
+        """Return the next line with its end, or a part of a very long line.
+
+        Returns an empty string at the end of the file.
+        """
+        line = self._next()
+        if not line:
+            self.is_at_end = True
+        self._move([line], 1)
+        return line
+
+    def read_many(self, count: int) -> list[str]:
+        """Return up to `count` lines, or fewer if they are long."""
+        lines: list[str] = []
+        length = 0
+        while len(lines) < count and length < MAX_BATCH_LENGTH:
+            line = self._next()
+            if not line:
+                self.is_at_end = True
+                break
+            lines.append(line)
+            length += len(line)
+            if len(line) > MAX_RECORD_LENGTH:
+                break
+        self._move(lines, 1)
+        return lines
+
+    def take_back(self, lines: list[str]) -> None:
+        """Let the lines that were read last be read again."""
+        self._returned.extendleft(reversed(lines))
+        self._move(lines, -1)
+        self.is_at_end = False
+
+    def _next(self) -> str:
+        if self._returned:
+            return self._returned.popleft()
+        return self._text.readline(MAX_RECORD_LENGTH + 1)
+
+    def _move(self, lines: list[str], direction: int) -> None:
+        """Move the position over these lines; -1 is the direction back."""
+        text = "".join(lines)
+        self.position += direction * len(text)
+        self.number += direction * text.count(self.newline)
+
+    def go_to(self, position: int, number: int) -> None:
+        """Skip the text before a position. Raises ValueError if the file is shorter."""
+        while self.position < position:
+            skipped = self._text.read(min(SKIP_LENGTH, position - self.position))
+            if not skipped:
+                raise ValueError(
+                    "the file is shorter than what was loaded from it before: delete "
+                    "its row in the table cursors to load it from the beginning"
+                )
+            self.position += len(skipped)
+        self.number = number
+
+
+class Records(Protocol):
+    """The records of a file."""
+
+    def read(self, count: int, batch: Batch) -> None:
+        """Add the next records to a batch: about `count`, or fewer if they are long."""
+
+
+# --- CSV
+
+
+class RecordTooLongError(Exception):
+    """A record has more than MAX_RECORD_LENGTH characters."""
+
+    def __str__(self) -> str:
+        return TOO_LONG
+
+
+class CsvRecords:
+    """The records of a CSV file, as RFC 4180 defines them.
+
+    Raises ValueError if the header does not fit the model.
+    """
+
+    def __init__(self, lines: Lines, delimiter: str, model: type[BaseModel]) -> None:
+        # By default, csv refuses fields with more than 131,072 characters.
+        csv.field_size_limit(MAX_RECORD_LENGTH)
+        self._lines = lines
+        self._delimiter = delimiter
+        # The lines of the record that is read, and the number of the first one.
+        self._taken: list[str] = []
+        self._first_line = 1
+        self._reader = self._parse(self._take_lines())
+        self._names = self._read_header(model)
+
+    def _parse(self, lines: Iterable[str]) -> Iterator[list[str]]:
+        return csv.reader(
+            lines, delimiter=self._delimiter, quotechar=QUOTE, strict=True
+        )
+
+    def _read_header(self, model: type[BaseModel]) -> list[str]:
+        """Return the names of the columns. The lines before them may be blank."""
+        try:
+            for fields in self._reader:
+                if "".join(fields).strip():
+                    return match_columns(fields, model)
+                self._taken.clear()
+        except (csv.Error, RecordTooLongError) as error:
+            raise ValueError(f"the header is no CSV: {error}") from error
+        return []
+
+    def read(self, count: int, batch: Batch) -> None:
+        """Add the next records to a batch: about `count`, or fewer if they are long."""
+        first_line = self._lines.number + 1
+        lines = self._lines.read_many(count)
+        rows = self._parse_lines(lines)
+        if len(rows) == len(lines):
+            for number, line, fields in zip(
+                range(first_line, first_line + len(lines)), lines, rows, strict=True
+            ):
+                self._add(batch, number, line, fields)
+        else:
+            self._lines.take_back(lines)
+            self._read_one_by_one(count, batch)
+
+    def _parse_lines(self, lines: list[str]) -> list[list[str]]:
+        """Return one row for each line, if each line is one record.
+
+        This is three times as fast as parsing them one by one.
+        """
+        if lines and len(lines[-1]) > MAX_RECORD_LENGTH:
+            return []
+        try:
+            return list(self._parse(lines))
+        except csv.Error:
+            return []
+
+    def _add(self, batch: Batch, number: int, raw: str, fields: list[str]) -> None:
+        if len(fields) == len(self._names):
+            values = dict(zip(self._names, fields, strict=False))
+            batch.records.append(Record(number, raw, values))
+        elif raw.strip():
+            reason = f"{len(fields)} values for {len(self._names)} columns"
+            batch.rejects.append(Reject(number, raw, reason))
+
+    # A quoted field may contain line ends. So it is csv.reader that knows how many
+    # lines a record has: it takes them from `_take_lines` as it needs them.
+
+    def _read_one_by_one(self, count: int, batch: Batch) -> None:
+        end = self._lines.position + MAX_BATCH_LENGTH
+        for _ in range(count):
+            self._first_line = self._lines.number + 1
+            self._taken.clear()
+            try:
+                fields = next(self._reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raw = "".join(self._taken)
+                batch.rejects.append(Reject(self._first_line, raw, str(error)))
+            except RecordTooLongError as error:
+                raw = self._taken[0][:MAX_EXCERPT_LENGTH]
+                batch.rejects.append(Reject(self._first_line, raw, str(error)))
+                self._skip_record()
+            else:
+                self._add(batch, self._first_line, "".join(self._taken), fields)
+            if self._lines.position >= end:
+                return
+
+    def _take_lines(self) -> Iterator[str]:
+        """Yield the lines of the file, and keep those of the current record."""
+        while True:
+            line = self._lines.read()
+            if not line:
+                self._refuse_open_quote()
+                return
+            self._taken.append(line)
+            if sum(map(len, self._taken)) > MAX_RECORD_LENGTH:
+                raise RecordTooLongError
+            yield line
+
+    def _refuse_open_quote(self) -> None:
+        """Raise ValueError if the file ends within a record.
+
+        A quote is missing somewhere, and all rows after it are in one quoted field.
+        """
+        if self._taken:
+            raise ValueError(
+                f"line {self._first_line}: a quote is opened and never closed"
+            )
+
+    def _skip_record(self) -> None:
+        """Read on to the end of a record: to a line end that is not in quotes."""
+        line = self._taken[-1]
+        quotes = sum(taken.count(QUOTE) for taken in self._taken)
+        while quotes % 2 == 1 or not line.endswith(self._lines.newline):
+            line = self._lines.read()
+            if not line:
+                break
+            quotes += line.count(QUOTE)
+        if quotes % 2 == 1:
+            self._refuse_open_quote()
+        # The generator that raised an exception is over.
+        self._reader = self._parse(self._take_lines())
+
+
+def match_columns(header: list[str], model: type[BaseModel]) -> list[str]:
+    """Return the columns under the names that the model has for them.
+
+    Case and surrounding spaces do not matter. Raises ValueError if two columns have
+    the same name, or if a field that the model needs has no column.
+    """
+    fields: dict[str, str] = {}
+    missing: list[str] = []
+    names = [name.strip().casefold() for name in header]
+    for field_name, field in model.model_fields.items():
+        name = field.alias or field_name
+        fields[name.casefold()] = name
+        has_column = name.casefold() in names or field_name == LINE_FIELD
+        if field.is_required() and not has_column:
+            missing.append(name)
+    for name in names:
+        if name and names.count(name) > 1:
+            raise ValueError(f"the header has more than one column {name}")
+    if missing:
+        raise ValueError(
+            f"the header has no column {', '.join(missing)}: its columns are "
+            f"{', '.join(names)}"
+        )
+    return [fields.get(name, name) for name in names]
+
+
+# --- NDJSON
+
+
+class NdjsonRecords:
+    """The rows of an NDJSON file: one JSON object in each line."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+
+    def read(self, count: int, batch: Batch) -> None:
+        """Add the next records to a batch: about `count`, or fewer if they are long."""
+        first_line = self._lines.number + 1
+        for number, line in enumerate(self._lines.read_many(count), first_line):
+            if len(line) > MAX_RECORD_LENGTH:
+                excerpt = line[:MAX_EXCERPT_LENGTH]
+                batch.rejects.append(Reject(number, excerpt, TOO_LONG))
+                self._skip_line(line)
+            elif line.strip():
+                self._add(batch, number, line)
+
+    def _add(self, batch: Batch, number: int, line: str) -> None:
+        try:
+            values = from_json(line.encode())
+        except ValueError as error:
+            batch.rejects.append(Reject(number, line, f"not JSON: {error}"))
+        else:
+            batch.records.append(Record(number, line, values))
+
+    def _skip_line(self, line: str) -> None:
+        """Read on to the end of the line that begins with `line`."""
+        while line and not line.endswith(self._lines.newline):
+            line = self._lines.read()

@@ -1,0 +1,311 @@
+"""Load: write batches to the database, each in one transaction with the position.
+
+Two tables are kept beside the one that is loaded: `cursors` says how far each source
+has been loaded, and `rejects` holds the rows that were rejected.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, asynccontextmanager, closing, suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from uuid import uuid4
+
+import sqlalchemy as sa
+from pydantic import BaseModel
+from pydantic_core import to_json
+from sqlalchemy import Column, Table, Text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from .database_urls import parse_database_url
+from .models import Int64, metadata
+from .pipeline import Batch, Reject
+
+# Preparing more rows at a time would block the event loop.
+ROWS_PER_STATEMENT = 1000
+# How long to wait for the connection, and for another program that writes to SQLite.
+DATABASE_TIMEOUT = 60.0  # seconds
+
+REJECTS = Table(
+    "rejects",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("line", Int64, primary_key=True, autoincrement=False),
+    Column("reject", Text),
+)
+
+CURSORS = Table(
+    "cursors",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("mark", Text),
+    Column("line", Int64),
+)
+
+Row = Mapping[str, object]
+
+
+@asynccontextmanager
+async def connect(database_url: str) -> AsyncIterator[AsyncConnection]:
+    """Connect to the database, and create the tables that do not exist.
+
+    Raises ValueError for a URL that is not usable, and OSError or SQLAlchemyError if
+    the database cannot be opened.
+    """
+    engine = await asyncio.to_thread(create_engine, database_url)
+    async with engine.connect() as connection:
+        if engine.name == "sqlite":
+            # Wait for the disk only now and then. After a power cut the last batches
+            # may be missing, but with their positions: the next load repeats them.
+            await connection.exec_driver_sql("PRAGMA synchronous=NORMAL")
+            await connection.commit()
+        await create_tables(connection)
+        yield connection
+
+
+def create_engine(database_url: str) -> AsyncEngine:
+    """Return an engine for the database."""
+    url, connect_args = parse_database_url(database_url)
+    connect_args = {"timeout": DATABASE_TIMEOUT} | connect_args
+    engine = create_async_engine(url, poolclass=sa.NullPool, connect_args=connect_args)
+    if engine.name == "sqlite":
+        path = url.database or ""
+        if not path.startswith("file:"):
+            prepare_file(Path(path))
+    return engine
+
+
+def prepare_file(path: Path) -> None:
+    """Create a SQLite file, and let others read it during a load.
+
+    Raises OSError if the file cannot be opened. aiosqlite could do that, too, but then
+    its thread would outlive the event loop.
+    """
+    path.open("ab").close()
+    with closing(sqlite3.connect(path)) as connection:
+        # If several programs do this at the same moment, one succeeds. That is enough.
+        with suppress(sqlite3.Error):
+            connection.execute("PRAGMA journal_mode=WAL")
+
+
+async def create_tables(connection: AsyncConnection) -> None:
+    """Create the tables that do not exist. Other loads may do so at the same moment."""
+    async with connection.begin():
+        if connection.dialect.name == "sqlite":
+            for table in metadata.sorted_tables:
+                await connection.execute(CreateTable(table, if_not_exists=True))
+                for index in table.indexes:
+                    await connection.execute(CreateIndex(index, if_not_exists=True))
+        else:
+            await connection.exec_driver_sql("SELECT pg_advisory_xact_lock(1)")
+            await connection.run_sync(metadata.create_all)
+
+
+# --- Batches
+
+
+@dataclass(slots=True)
+class Value:
+    """A column that is written, and how SQLAlchemy converts values for the driver."""
+
+    name: str
+    convert: Callable[[object], object] | None
+
+
+class Upsert:
+    """Writes rows to the columns of a table that have these names.
+
+    A row whose primary key is in the table replaces the old row. Raises ValueError if
+    the names do not fit the table.
+
+    SQLAlchemy would do all this for each `connection.execute`. Doing it once makes a
+    load a fifth faster.
+    """
+
+    def __init__(
+        self, table: Table, names: Collection[str], dialect: sa.Dialect
+    ) -> None:
+        check_names(table, names)
+        columns = [column for column in table.c if column.name in names]
+        self._values: list[Value] = []
+        for column in columns:
+            kind = column.type.dialect_impl(dialect)
+            self._values.append(Value(column.name, kind.bind_processor(dialect)))
+        self._sql = upsert_sql(table, [column.name for column in columns], dialect)
+
+    async def execute(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
+        """Write the rows."""
+        for start in range(0, len(rows), ROWS_PER_STATEMENT):
+            part = rows[start : start + ROWS_PER_STATEMENT]
+            await connection.exec_driver_sql(self._sql, self._parameters(part))
+
+    def _parameters(self, rows: Sequence[Row]) -> list[tuple[object, ...]]:
+        """Return the rows as the driver wants them."""
+        columns: list[list[object]] = []
+        for value in self._values:
+            column = [row[value.name] for row in rows]
+            if value.convert is not None:
+                column = [value.convert(item) for item in column]
+            columns.append(column)
+        return list(zip(*columns, strict=True))
+
+
+def check_names(table: Table, names: Collection[str]) -> None:
+    """Raise ValueError if rows with these names cannot be written to the table."""
+    for name in names:
+        if name not in table.c:
+            raise ValueError(f"the table {table.name} has no column {name}")
+    keys = [column.name for column in table.primary_key]
+    if not keys or not set(keys) <= set(names):
+        raise ValueError(
+            f"the table {table.name} needs a primary key that is in each row: a field "
+            "called line is the row's line number"
+        )
+
+
+def upsert_sql(table: Table, names: Sequence[str], dialect: sa.Dialect) -> str:
+    """Return the SQL of an upsert, with the parameters in the order of the names."""
+    # Each dialect takes a tenth of a second to import, and a load needs only one.
+    if dialect.name == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert
+    else:
+        from sqlalchemy.dialects.postgresql import insert
+    upsert = insert(table).values({name: sa.bindparam(name) for name in names})
+    keys = [column.name for column in table.primary_key]
+    replaced = {name: upsert.excluded[name] for name in names if name not in keys}
+    statement: sa.Executable = upsert.on_conflict_do_nothing()
+    if replaced:
+        statement = upsert.on_conflict_do_update(index_elements=keys, set_=replaced)
+    return str(statement.compile(dialect=dialect))
+
+
+class Loader:
+    """Saves the batches of one source."""
+
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        source: str,
+        model: type[BaseModel],
+        table: Table,
+        *,
+        is_resumable: bool,
+    ) -> None:
+        dialect = connection.dialect
+        self._connection = connection
+        self._source = source
+        self._is_resumable = is_resumable
+        self._rows = Upsert(table, model.model_fields, dialect)
+        self._rejects = Upsert(REJECTS, REJECTS.c.keys(), dialect)
+        self._cursors = Upsert(CURSORS, CURSORS.c.keys(), dialect)
+
+    async def start(self) -> Batch:
+        """Return an empty batch with the position where the last load stopped.
+
+        A load that begins from the beginning deletes the rejects of the last one.
+        """
+        if self._is_resumable:
+            query = sa.select(CURSORS.c.mark, CURSORS.c.line).where(
+                CURSORS.c.source == self._source
+            )
+            row = (await self._connection.execute(query)).first()
+            await self._connection.commit()
+            if row is not None and row.mark:
+                return Batch(mark=row.mark, line=row.line)
+        async with self._connection.begin():
+            await self._connection.execute(
+                sa.delete(REJECTS).where(REJECTS.c.source == self._source)
+            )
+        return Batch()
+
+    async def save(self, batch: Batch) -> None:
+        """Save the rows, the rejects and the position of a batch, or none of them."""
+        rows = [vars(row) for row in batch.rows]
+        rejects = [self._reject_row(reject) for reject in batch.rejects]
+        cursor = {"source": self._source, "mark": batch.mark, "line": batch.line}
+        if not batch.mark:
+            cursor["line"] = 0  # the next load begins from the beginning
+        async with self._connection.begin():
+            await self._rows.execute(self._connection, rows)
+            await self._rejects.execute(self._connection, rejects)
+            if self._is_resumable:
+                await self._cursors.execute(self._connection, [cursor])
+
+    def _reject_row(self, reject: Reject) -> Row:
+        raw = reject.raw
+        if isinstance(raw, str):
+            # Bytes that were not valid are lone surrogates, which JSON cannot have.
+            raw = raw.encode("utf-8", "backslashreplace").decode()
+        text = to_json(
+            {
+                "source": self._source,
+                "line": reject.line,
+                "reason": reject.reason,
+                "row": raw,
+            },
+            inf_nan_mode="strings",
+        )
+        return {"source": self._source, "line": reject.line, "reject": text.decode()}
+
+
+# --- The file of the rejects
+
+
+async def export_rejects(connection: AsyncConnection, path: Path) -> None:
+    """Write the rejects of all sources to a file, one JSON object per line.
+
+    The file is replaced as a whole. If another load changes the rejects meanwhile, it
+    is replaced again, so the last one that is written is never an old one.
+    """
+    path = await asyncio.to_thread(path.resolve)
+    if await asyncio.to_thread(is_special, path):
+        await copy_rejects(connection, path)
+        return
+    new = path.with_name(f"{path.name}.{uuid4().hex}.new")
+    try:
+        written = b""
+        while written != await copy_rejects(connection, None):
+            written = await copy_rejects(connection, new)
+            await asyncio.to_thread(new.replace, path)
+    finally:
+        await asyncio.to_thread(new.unlink, missing_ok=True)
+
+
+async def copy_rejects(connection: AsyncConnection, path: Path | None) -> bytes:
+    """Write the rejects to a file, if it is not None, and return their checksum."""
+    checksum = sha256()
+    if path is not None:
+        await asyncio.to_thread(write_lines, path, "w", [])
+    query = sa.select(REJECTS.c.reject).order_by(REJECTS.c.source, REJECTS.c.line)
+    async with connection.stream_scalars(query) as result:
+        async with aclosing(result.partitions(ROWS_PER_STATEMENT)) as parts:
+            async for lines in parts:
+                checksum.update("".join(lines).encode())
+                if path is not None:
+                    await asyncio.to_thread(write_lines, path, "a", lines)
+    await connection.rollback()  # the transaction has only read
+    return checksum.digest()
+
+
+def is_special(path: Path) -> bool:
+    """Return whether this is a device or a pipe, which must not be replaced."""
+    return path.exists() and not path.is_file()
+
+
+def write_lines(path: Path, mode: str, lines: Iterable[str]) -> None:
+    """Write or append lines to a file.
+
+    The file is open for these lines only: nothing stays open if a load is cancelled.
+    """
+    with path.open(mode, encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
