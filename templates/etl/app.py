@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Annotated, Protocol
 
 import sqlalchemy as sa
-from cyclopts import Parameter
+from cyclopts import ArgumentCollection, Parameter, Token, UnknownOptionError
 from cyclopts.types import PositiveFloat, PositiveInt
 from cyclopts.validators import Number
 
-from .files import FileSource
+from .files import STDIN, FileSource
 from .load import Loader, connect, export_rejects
 from .models import SALES, Sale
 from .pipeline import Batch, SourceError, pipeline
@@ -29,6 +29,17 @@ from .transform import validate
 
 log = logging.getLogger(__name__)
 
+
+def refuse_option(_type: object, text: str) -> None:
+    """Refuse a source that is an option with a typing error; "-" is none."""
+    if text.startswith("-") and text != STDIN:
+        token = Token(value=text, source="cli")
+        raise UnknownOptionError(token=token, argument_collection=ArgumentCollection())
+
+
+SourceName = Annotated[
+    str, Parameter(allow_leading_hyphen=True, validator=refuse_option)
+]
 Share = Annotated[float, Parameter(validator=Number(gte=0, lte=1))]
 
 # What ends a load with one line on stderr: bad input, or a database, network or disk
@@ -78,7 +89,7 @@ class Counts:
 
 
 async def main(
-    source: str,
+    source: SourceName,
     *,
     database_url: str = "sqlite:///sales.db",
     rejects: Path = Path("rejects.ndjson"),

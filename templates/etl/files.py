@@ -86,7 +86,7 @@ class FileSource:
             # The same name from every folder, and one that a database can hold.
             absolute = str(Path(path).absolute())
             self.name = absolute.encode("utf-8", "backslashreplace").decode()
-        # A read that was cancelled goes on in its thread. The lock lets `aclose` wait.
+        # A read that was cancelled goes on in its thread, which has the lock.
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._files = ExitStack()
@@ -101,15 +101,23 @@ class FileSource:
         return await asyncio.to_thread(self._read, previous)
 
     async def aclose(self) -> None:
-        """Close the file."""
+        """Close the file, or let the thread do so that is reading it."""
         self._stopped.set()
-        await asyncio.to_thread(self._close)
+        self._close_if_stopped()
 
-    def _close(self) -> None:
-        with self._lock:
+    def _close_if_stopped(self) -> None:
+        # The lock is taken if a thread is reading. It calls this method afterwards.
+        if self._stopped.is_set() and self._lock.acquire(blocking=False):
             self._files.close()
+            self._lock.release()
 
     def _read(self, previous: Batch) -> Batch:
+        try:
+            return self._read_locked(previous)
+        finally:
+            self._close_if_stopped()
+
+    def _read_locked(self, previous: Batch) -> Batch:
         with self._lock:
             if self._stopped.is_set():
                 return Batch()

@@ -14,9 +14,10 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from uuid import uuid4
 
@@ -175,15 +176,13 @@ def check_names(table: Table, names: Collection[str]) -> None:
 
 def upsert_sql(table: Table, names: Sequence[str], dialect: sa.Dialect) -> str:
     """Return the SQL of an upsert, with the parameters in the order of the names."""
-    # Each dialect takes a tenth of a second to import, and a load needs only one.
-    if dialect.name == "sqlite":
-        from sqlalchemy.dialects.sqlite import insert
-    else:
-        from sqlalchemy.dialects.postgresql import insert
-    upsert = insert(table).values({name: sa.bindparam(name) for name in names})
+    # Importing a dialect takes a tenth of a second. Only one of the two is needed.
+    module = import_module(f"sqlalchemy.dialects.{dialect.name}")
+    parameters: dict[str, object] = {name: sa.bindparam(name) for name in names}
+    upsert = module.insert(table).values(parameters)
     keys = [column.name for column in table.primary_key]
     replaced = {name: upsert.excluded[name] for name in names if name not in keys}
-    statement: sa.Executable = upsert.on_conflict_do_nothing()
+    statement = upsert.on_conflict_do_nothing()
     if replaced:
         statement = upsert.on_conflict_do_update(index_elements=keys, set_=replaced)
     return str(statement.compile(dialect=dialect))
@@ -288,11 +287,13 @@ async def copy_rejects(connection: AsyncConnection, path: Path | None) -> bytes:
         await asyncio.to_thread(write_lines, path, "w", [])
     query = sa.select(REJECTS.c.reject).order_by(REJECTS.c.source, REJECTS.c.line)
     async with connection.stream_scalars(query) as result:
-        async with aclosing(result.partitions(ROWS_PER_STATEMENT)) as parts:
-            async for lines in parts:
-                checksum.update("".join(lines).encode())
-                if path is not None:
-                    await asyncio.to_thread(write_lines, path, "a", lines)
+        while True:
+            lines = await result.fetchmany(ROWS_PER_STATEMENT)
+            if not lines:
+                break
+            checksum.update("".join(lines).encode())
+            if path is not None:
+                await asyncio.to_thread(write_lines, path, "a", lines)
     await connection.rollback()  # the transaction has only read
     return checksum.digest()
 

@@ -5,12 +5,13 @@ import enum
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import date, datetime
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from subprocess import PIPE
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -25,7 +26,7 @@ from etl.pipeline import Batch
 
 Capture = pytest.CaptureFixture[str]
 Make = Callable[[str, str | bytes], str]
-Load = Callable[..., Awaitable[int]]
+Load = Callable[..., Coroutine[Any, Any, int]]
 Execute = Callable[..., Awaitable[list[tuple[object, ...]]]]
 
 SOLD = [(n, f"TEA {n}", n * 10) for n in range(1, 8)]
