@@ -1,16 +1,24 @@
-"""What a load costs: against a straight synchronous script, and in memory.
+"""What a load costs: time against other ways to load a CSV file, and memory.
 
     uv run --group bench python benchmarks/etl.py [--rounds 11] [--json FILE]
 
-The script reads with csv.DictReader, validates with the same model and writes batches
-of 1,000 rows with sqlite3's executemany; the starter has its defaults. Both fill a new
-SQLite file in WAL mode. Rounds alternate, medians count.
+All ways load the same file into a new SQLite file. Rounds alternate, medians count.
+
+- straight: a script that reads with csv.DictReader, validates with the same model and
+  writes batches of 1,000 rows with sqlite3's executemany, in this process.
+- starter: the starter with its defaults, in this process and as a process.
+- pandas: `read_csv` and `to_sql`, as a process. It validates nothing.
+- sqlite-utils: `sqlite-utils insert --csv`, as a process. It validates nothing.
+
+The last two are left out where they are not installed:
+`uv run --group bench --with pandas --with sqlite-utils python benchmarks/etl.py`.
 """
 
 import argparse
 import asyncio
 import csv
 import os
+import shutil
 import sqlite3
 import statistics
 import subprocess
@@ -18,16 +26,20 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, redirect_stdout
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import harness
 from pydantic import ValidationError
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "templates" / "etl"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "templates"))
 
-from app import Sale, main
+from etl.app import main
+from etl.models import Sale
 
+TEMPLATES = sys.path[0]
 UPSERT = """INSERT INTO sales VALUES (:id, :item, :day, :cents) ON CONFLICT (id) DO
 UPDATE
     SET item = excluded.item, day = excluded.day, cents = excluded.cents"""
@@ -72,7 +84,7 @@ def straight(source: Path, folder: Path) -> None:
 
 def starter(source: Path, folder: Path) -> None:
     """Load the sales with the starter."""
-    url = f"sqlite+aiosqlite:///{(folder / 'starter.db').as_posix()}"
+    url = f"sqlite:///{(folder / 'starter.db').as_posix()}"
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         assert (
             asyncio.run(
@@ -80,6 +92,70 @@ def starter(source: Path, folder: Path) -> None:
             )
             == 0
         )
+
+
+# --- Programs
+
+STARTER = """
+import asyncio, sys
+sys.path.insert(0, sys.argv[1])
+import cyclopts
+from etl.app import main
+app = cyclopts.App(result_action="return_value")
+app.default(main)
+command, bound, _ = app.parse_args(sys.argv[2:])
+if command is main:
+    sys.exit(asyncio.run(command(*bound.args, **bound.kwargs)))
+command(*bound.args, **bound.kwargs)
+"""
+PANDAS = """
+import sys
+import pandas, sqlalchemy
+engine = sqlalchemy.create_engine("sqlite:///pandas.db")
+pandas.read_csv(sys.argv[1]).to_sql("sales", engine, index=False)
+"""
+
+
+def contestants(source: str) -> dict[str, list[str]]:
+    """Return the command of each program that is installed here."""
+    commands = {"starter": [sys.executable, "-c", STARTER, TEMPLATES, source]}
+    if find_spec("pandas") is None:
+        print("pandas            skipped: it is not installed")
+    else:
+        commands["pandas"] = [sys.executable, "-c", PANDAS, source]
+    sqlite_utils = shutil.which("sqlite-utils")
+    if sqlite_utils is None:
+        print("sqlite-utils      skipped: it is not installed")
+    else:
+        arguments = ["insert", "sqlite-utils.db", "sales", source, "--csv"]
+        commands["sqlite_utils"] = [sqlite_utils, *arguments]
+    return commands
+
+
+def process_seconds(command: list[str]) -> float:
+    """Time a program, in a folder of its own."""
+    with TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True)
+        return time.perf_counter() - start
+
+
+def measure_programs(source: str, rounds: int) -> dict[str, float]:
+    """Return the seconds of each program, and how they compare with the starter's."""
+    ways = {
+        name: partial(process_seconds, command)
+        for name, command in contestants(source).items()
+    }
+    start = [sys.executable, "-c", STARTER, TEMPLATES]
+    ways["help"] = partial(process_seconds, [*start, "--help"])
+    ways["empty"] = partial(process_seconds, [*start, os.devnull])
+    times = harness.in_turns(rounds, ways)
+    figures = {f"{name}_s": statistics.median(all_) for name, all_ in times.items()}
+    if "pandas" in times:
+        figures["pandas_ratio"] = figures["starter_s"] / figures["pandas_s"]
+    if "sqlite_utils" in times:
+        figures["sqlite_utils_ratio"] = figures["sqlite_utils_s"] / figures["starter_s"]
+    return figures
 
 
 def seconds(load: Callable[[Path, Path], None], source: Path) -> float:
@@ -122,6 +198,7 @@ def measure(rounds: int) -> dict[str, float]:
         times = [
             (seconds(straight, source), seconds(starter, source)) for _ in range(rounds)
         ]
+        programs = measure_programs(str(source), max(1, rounds // 3))
         write_csv(source, 1_000_000)
         grown = subprocess.run(
             [sys.executable, __file__, "--growth", source],
@@ -133,6 +210,7 @@ def measure(rounds: int) -> dict[str, float]:
         "starter_rows_s": 200_000 / statistics.median(ours for _, ours in times),
         "throughput_ratio": statistics.median(script / ours for script, ours in times),
         "growth_mb_1m_rows": float(grown.stdout),
+        **programs,
     }
 
 
@@ -150,4 +228,13 @@ if __name__ == "__main__":
     print(
         f"memory, 1M rows   {figures['growth_mb_1m_rows']:>+10.1f} MB (wanted: <= 80)"
     )
+    for name in ("starter", "pandas", "sqlite_utils", "help", "empty"):
+        if f"{name}_s" in figures:
+            print(f"process: {name:<13}{figures[f'{name}_s']:>6.2f} s")
+    if "pandas_ratio" in figures:
+        print(f"time / pandas     {figures['pandas_ratio']:>10.2f}   (wanted: <= 1.3)")
+    if "sqlite_utils_ratio" in figures:
+        print(
+            f"sqlite-utils / us {figures['sqlite_utils_ratio']:>10.2f}   (wanted: >= 5)"
+        )
     harness.keep(figures, options.json)

@@ -34,7 +34,8 @@ def refuse_option(_type: object, text: str) -> None:
     """Refuse a source that is an option with a typing error; "-" is none."""
     if text.startswith("-") and text != STDIN:
         token = Token(value=text, source="cli")
-        raise UnknownOptionError(token=token, argument_collection=ArgumentCollection())
+        nothing = ArgumentCollection()  # type: ignore[no-untyped-call]
+        raise UnknownOptionError(token=token, argument_collection=nothing)
 
 
 SourceName = Annotated[

@@ -90,7 +90,6 @@ class FileSource:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._files = ExitStack()
-        self._lines: Lines | None = None
         self._records: Records | None = None
 
     async def read(self, previous: Batch) -> Batch:
@@ -122,25 +121,25 @@ class FileSource:
             if self._stopped.is_set():
                 return Batch()
             try:
-                if self._lines is None or self._records is None:
-                    self._open(previous)
-                return self._read_batch()
+                if self._records is None:
+                    self._records = self._open(previous)
+                return read_batch(self._records, self._batch_size)
             except (EOFError, zlib.error) as error:
                 raise ValueError(f"damaged gzip file: {error}") from error
             except LookupError as error:  # from `codecs` and TextIOWrapper
                 raise ValueError(str(error)) from error
 
-    def _open(self, previous: Batch) -> None:
+    def _open(self, previous: Batch) -> "Records":
         """Open the file, and go to the position after the batch `previous`."""
         text, head = self._open_text()
-        self._lines = Lines(text, newline=find_newline(head))
+        lines = Lines(text, newline=find_newline(head))
+        records: Records = NdjsonRecords(lines)
         if self._is_csv(head):
             delimiter = find_delimiter(self._delimiter, self._path, head)
-            self._records = CsvRecords(self._lines, delimiter, self._model)
-        else:
-            self._records = NdjsonRecords(self._lines)
+            records = CsvRecords(lines, delimiter, self._model)
         if previous.mark:
-            self._lines.go_to(int(previous.mark), previous.line)
+            lines.go_to(int(previous.mark), previous.line)
+        return records
 
     def _open_text(self) -> tuple[TextIO, str]:
         """Return the file as text, and the text that it begins with."""
@@ -172,15 +171,15 @@ class FileSource:
             return False
         return not head.lstrip().startswith(("{", "["))
 
-    def _read_batch(self) -> Batch:
-        assert self._lines is not None
-        assert self._records is not None
-        batch = Batch()
-        self._records.read(self._batch_size, batch)
-        if batch.records or batch.rejects or not self._lines.is_at_end:
-            batch.mark = str(self._lines.position)
-            batch.line = self._lines.number
-        return batch
+
+def read_batch(records: "Records", size: int) -> Batch:
+    """Return the next batch of a file, with the position after it."""
+    batch = Batch()
+    records.read(size, batch)
+    if batch.records or batch.rejects or not records.lines.is_at_end:
+        batch.mark = str(records.lines.position)
+        batch.line = records.lines.number
+    return batch
 
 
 # --- Bytes and text
@@ -336,6 +335,8 @@ class Lines:
 class Records(Protocol):
     """The records of a file."""
 
+    lines: Lines
+
     def read(self, count: int, batch: Batch) -> None:
         """Add the next records to a batch: about `count`, or fewer if they are long."""
 
@@ -359,7 +360,7 @@ class CsvRecords:
     def __init__(self, lines: Lines, delimiter: str, model: type[BaseModel]) -> None:
         # By default, csv refuses fields with more than 131,072 characters.
         csv.field_size_limit(MAX_RECORD_LENGTH)
-        self._lines = lines
+        self.lines = lines
         self._delimiter = delimiter
         # The lines of the record that is read, and the number of the first one.
         self._taken: list[str] = []
@@ -385,8 +386,8 @@ class CsvRecords:
 
     def read(self, count: int, batch: Batch) -> None:
         """Add the next records to a batch: about `count`, or fewer if they are long."""
-        first_line = self._lines.number + 1
-        lines = self._lines.read_many(count)
+        first_line = self.lines.number + 1
+        lines = self.lines.read_many(count)
         rows = self._parse_lines(lines)
         if len(rows) == len(lines):
             for number, line, fields in zip(
@@ -394,7 +395,7 @@ class CsvRecords:
             ):
                 self._add(batch, number, line, fields)
         else:
-            self._lines.take_back(lines)
+            self.lines.take_back(lines)
             self._read_one_by_one(count, batch)
 
     def _parse_lines(self, lines: list[str]) -> list[list[str]]:
@@ -421,9 +422,9 @@ class CsvRecords:
     # lines a record has: it takes them from `_take_lines` as it needs them.
 
     def _read_one_by_one(self, count: int, batch: Batch) -> None:
-        end = self._lines.position + MAX_BATCH_LENGTH
+        end = self.lines.position + MAX_BATCH_LENGTH
         for _ in range(count):
-            self._first_line = self._lines.number + 1
+            self._first_line = self.lines.number + 1
             self._taken.clear()
             try:
                 fields = next(self._reader)
@@ -438,13 +439,13 @@ class CsvRecords:
                 self._skip_record()
             else:
                 self._add(batch, self._first_line, "".join(self._taken), fields)
-            if self._lines.position >= end:
+            if self.lines.position >= end:
                 return
 
     def _take_lines(self) -> Iterator[str]:
         """Yield the lines of the file, and keep those of the current record."""
         while True:
-            line = self._lines.read()
+            line = self.lines.read()
             if not line:
                 self._refuse_open_quote()
                 return
@@ -467,8 +468,8 @@ class CsvRecords:
         """Read on to the end of a record: to a line end that is not in quotes."""
         line = self._taken[-1]
         quotes = sum(taken.count(QUOTE) for taken in self._taken)
-        while quotes % 2 == 1 or not line.endswith(self._lines.newline):
-            line = self._lines.read()
+        while quotes % 2 == 1 or not line.endswith(self.lines.newline):
+            line = self.lines.read()
             if not line:
                 break
             quotes += line.count(QUOTE)
@@ -511,12 +512,12 @@ class NdjsonRecords:
     """The rows of an NDJSON file: one JSON object in each line."""
 
     def __init__(self, lines: Lines) -> None:
-        self._lines = lines
+        self.lines = lines
 
     def read(self, count: int, batch: Batch) -> None:
         """Add the next records to a batch: about `count`, or fewer if they are long."""
-        first_line = self._lines.number + 1
-        for number, line in enumerate(self._lines.read_many(count), first_line):
+        first_line = self.lines.number + 1
+        for number, line in enumerate(self.lines.read_many(count), first_line):
             if len(line) > MAX_RECORD_LENGTH:
                 excerpt = line[:MAX_EXCERPT_LENGTH]
                 batch.rejects.append(Reject(number, excerpt, TOO_LONG))
@@ -534,5 +535,5 @@ class NdjsonRecords:
 
     def _skip_line(self, line: str) -> None:
         """Read on to the end of the line that begins with `line`."""
-        while line and not line.endswith(self._lines.newline):
-            line = self._lines.read()
+        while line and not line.endswith(self.lines.newline):
+            line = self.lines.read()
