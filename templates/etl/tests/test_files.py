@@ -407,7 +407,7 @@ async def test_utf_16_that_is_not_valid_spoils_only_its_row(
         ({"encoding": "hex"}, b"id", "'hex' is not a text encoding"),
         ({"delimiter": ";;"}, b"id", "the delimiter must be one character, or tab"),
         ({"delimiter": '"'}, b"id", "the delimiter must be one character, or tab"),
-        ({}, gzip.compress(b"id" * 99)[:-9], "damaged gzip file: "),
+        ({}, gzip.compress(b"id" * 99, mtime=0)[:-9], "damaged gzip file: "),
         ({}, b"\x1f\x8b" + b"x" * 99, ""),
         ({}, b"x" * 200_000, "the header has no column id, item, day, cents"),
         ({}, b"PK\x03\x04\r\x00\n\xff\n" * 9, "the header "),

@@ -21,7 +21,13 @@ from pydantic import BaseModel
 from etl import load as load_module
 from etl.app import main
 from etl.load import Loader, connect
-from etl.models import IsoDate, IsoDateTime, Sale, StrictBool, StrictDecimal
+from etl.models import (
+    IsoDate,
+    IsoDateTime,
+    Sale,
+    StrictBool,
+    StrictDecimal,
+)
 from etl.pipeline import Batch
 
 Capture = pytest.CaptureFixture[str]
