@@ -8,6 +8,7 @@ numbers as numbers. This module translates.
 
 import logging
 import re
+from pathlib import Path
 from urllib.parse import urlencode
 
 import sqlalchemy as sa
@@ -45,6 +46,8 @@ DSN_OPTIONS = {
     "sslrootcert",
     "target_session_attrs",
 }
+
+FILE_OPTIONS = ("sslcert", "sslcrl", "sslkey", "sslrootcert")
 
 # These are arguments of asyncpg, and of SQLAlchemy's adapter for it.
 INTEGER_OPTIONS = {
@@ -89,6 +92,8 @@ def parse_database_url(text: str) -> tuple[sa.URL, dict[str, object]]:
     The database is a SQLite file or a PostgreSQL database; the drivers are aiosqlite
     and asyncpg, whether the URL names them or not. Raises ValueError if the URL is not
     usable or has an unknown option. Its message is one line and contains no password.
+
+    It looks whether certificate files exist, so async code calls it in a thread.
 
     A time limit in the URL (`connect_timeout` for PostgreSQL, `timeout` for SQLite) is
     returned as `connect_args["timeout"]`, in seconds. A caller with a default limit
@@ -200,6 +205,7 @@ def parse_postgresql(url: sa.URL, driver: str) -> tuple[sa.URL, dict[str, object
         options.setdefault("sslmode", options.pop("ssl"))
     check_choice(options, "sslmode", SSL_MODES)
     check_choice(options, "target_session_attrs", SESSION_ATTRIBUTES)
+    check_files(options)
     if options.get("channel_binding") == "require":
         log.warning(
             "asyncpg ignores channel_binding=require; sslmode=verify-full protects "
@@ -301,6 +307,14 @@ def check_choice(options: Options, name: str, choices: tuple[str, ...]) -> None:
     """Raise ValueError if an option has a value that is none of the choices."""
     if name in options and options[name] not in choices:
         raise ValueError(f"{name} must be one of: {', '.join(choices)}")
+
+
+def check_files(options: Options) -> None:
+    """Raise ValueError if a file for TLS does not exist. asyncpg would not name it."""
+    for name in FILE_OPTIONS:
+        path = options.get(name, "")
+        if path and path != "system" and not Path(path).is_file():
+            raise ValueError(f"{name}: there is no file {printable(path)}")
 
 
 def parse_integer(name: str, text: str) -> int:

@@ -1,10 +1,15 @@
 """Database URLs: what providers print, what is refused, and how."""
 
 import logging
+from pathlib import Path
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
-from shared.database_urls import no_name, parse_database_url
+from shared.database_urls import (
+    no_name,
+    parse_database_url,
+)
 
 POOLED = {
     "statement_cache_size": 0,
@@ -48,10 +53,6 @@ def test_a_url_gets_an_asynchronous_driver(text: str, expected: str) -> None:
         ("sslmode=prefer", {"dsn": "postgresql://?sslmode=prefer"}),
         ("sslmode=require", {"dsn": "postgresql://?sslmode=require"}),
         ("ssl=require", {"dsn": "postgresql://?sslmode=require"}),
-        (
-            "sslmode=verify-ca&sslrootcert=/etc/my+ca.pem",
-            {"dsn": "postgresql://?sslmode=verify-ca&sslrootcert=%2Fetc%2Fmy+ca.pem"},
-        ),
         (
             "sslmode=verify-full&sslrootcert=system",
             {"dsn": "postgresql://?sslmode=verify-full", "ssl": True},
@@ -99,6 +100,17 @@ def test_all_options_of_a_url_are_used_together() -> None:
         "dsn": "postgresql://?sslmode=require",
         **POOLED,
     }
+
+
+def test_certificate_files_must_exist(tmp_path: Path) -> None:
+    file = tmp_path / "my ca.pem"
+    text = f"postgresql://db/x?{urlencode({'sslrootcert': file})}"
+    with pytest.raises(ValueError, match=r"sslrootcert: there is no file .*my ca\.pem"):
+        parse_database_url(text)
+    file.touch()
+    _, connect_args = parse_database_url(text)
+    dsn = str(connect_args["dsn"])
+    assert parse_qs(urlsplit(dsn).query) == {"sslrootcert": [str(file)]}
 
 
 def test_several_hosts_may_be_named() -> None:

@@ -302,6 +302,22 @@ async def test_a_pause_that_grows_during_the_wait_is_obeyed() -> None:
 
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
+async def test_a_pause_that_grows_beyond_the_deadline_is_an_error() -> None:
+    limit = RateLimit()
+    limit.slow_down(started=0, pause=5, reason="429")
+    waiting = asyncio.create_task(limit.wait(deadline=60))
+    await asyncio.sleep(1)
+    limit.slow_down(started=0, pause=100, reason="429")
+    with pytest.raises(RateLimitError, match="next request in 100 s"):
+        await limit.wait(deadline=60)
+    assert now() == 1
+    with pytest.raises(RateLimitError):
+        await waiting
+    assert now() < 6
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.asyncio
 async def test_a_rate_limit_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     request = Request(*[status(429, Retry_After="1")] * 5)
     await retry(request, attempts=1, rate_limit=RateLimit(), deadline=math.inf)
