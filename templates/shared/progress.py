@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOG_INTERVAL = 10.0  # seconds between log messages, if the total is not known
+MIN_LOGGED_STEPS = 20  # with a smaller total, only the end is logged
 
 
 class Progress:
@@ -68,7 +69,9 @@ class Progress:
     def _is_time_to_log(self) -> bool:
         if self.total is None:
             return time.monotonic() - self._logged_at >= LOG_INTERVAL
-        step = max(1, self.total // 10)
+        if self.total < MIN_LOGGED_STEPS:
+            return self.done >= self.total > self._logged
+        step = self.total // 10
         return self.done // step > self._logged // step
 
     def _log(self) -> None:

@@ -21,6 +21,16 @@ def test_every_ten_percent_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert messages(caplog) == [f"{n} of 20 files" for n in range(2, 21, 2)]
 
 
+def test_a_small_total_is_logged_once_at_its_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    with Progress("files", total=4) as bar:
+        for _ in range(4):
+            bar.advance()
+    assert messages(caplog) == ["4 of 4 files"]
+
+
 def test_large_steps_are_logged_once_each(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     with Progress("rows", total=100) as bar:

@@ -1,0 +1,214 @@
+"""A broker on Redis or Valkey, with streams.
+
+A consumer group gives each entry of the stream of jobs to one worker, and remembers it
+as pending until the worker acknowledges it. An entry that has been pending for too long
+is claimed by another worker. Each submitter has a stream of its own for results.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from .brokers import (
+    CLOSE_TIMEOUT,
+    CONNECT_TIMEOUT,
+    MAX_DEAD_LETTERS,
+    POLL_TIME,
+    PREFIX,
+    RESULT_TTL,
+    Broker,
+    BrokerAwayError,
+    BrokerError,
+    Delivery,
+    Status,
+)
+
+JOBS = f"{PREFIX}:jobs"
+DEAD_LETTERS = f"{PREFIX}:dead-letters"
+GROUP = "workers"
+
+MAX_RESULTS = 100  # results that are read at once
+
+
+class RedisBroker(Broker):
+    """Jobs and results in Redis streams."""
+
+    def __init__(self, redis: Redis, redeliver: float) -> None:
+        super().__init__(redeliver)
+        # Any: its types allow for text and bytes, and for two protocols, everywhere.
+        self.redis: Any = redis
+        self._last_result = "0"
+        self._next_claim = 0.0
+        self._is_worker = False
+
+    @classmethod
+    async def connect(cls, url: str, redeliver: float) -> "RedisBroker":
+        """Connect to the server. Raises BrokerError, or ValueError for a bad URL."""
+        redis: Redis = Redis.from_url(
+            url,
+            protocol=2,
+            socket_connect_timeout=CONNECT_TIMEOUT,
+            socket_timeout=POLL_TIME + CONNECT_TIMEOUT,
+            retry=Retry(NoBackoff(), 0),  # class Patience does this
+        )
+        broker = cls(redis, redeliver)
+        try:
+            await broker.prepare()
+        except BaseException:
+            await redis.aclose()
+            raise
+        return broker
+
+    async def prepare(self) -> None:
+        with clear_errors():
+            try:
+                # From "0": the group gets what the stream already contains.
+                await self.redis.xgroup_create(JOBS, GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):  # it exists
+                    raise
+
+    async def close(self) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._clean_up()
+        except (RedisError, OSError, TimeoutError):
+            pass  # the server is away; it deletes the inbox when that expires
+        await self.redis.aclose()
+
+    async def _clean_up(self) -> None:
+        await self.redis.delete(inbox_key(self.inbox))
+        if not self._is_worker:
+            return
+        # A consumer with pending entries stays, for those who claim them.
+        pending = await self.redis.xpending_range(
+            JOBS, GROUP, "-", "+", count=1, consumername=self.inbox
+        )
+        if not pending:
+            await self.redis.xgroup_delconsumer(JOBS, GROUP, self.inbox)
+
+    # --- For the submitter
+
+    async def submit(self, job_id: str, message: bytes) -> str:
+        with clear_errors():
+            entry_id: bytes = await self.redis.xadd(JOBS, {"job": message})
+        return entry_id.decode()
+
+    async def read_results(self) -> list[bytes]:
+        inbox = inbox_key(self.inbox)
+        with clear_errors():
+            streams = await self.redis.xread(
+                {inbox: self._last_result},
+                count=MAX_RESULTS,
+                block=int(POLL_TIME * 1000),
+            )
+            if not streams:
+                return []
+            entries = streams[0][1]
+            self._last_result = entries[-1][0]
+            await self.redis.xdel(inbox, *[entry_id for entry_id, _ in entries])
+        return [fields[b"result"] for _, fields in entries]
+
+    async def status(self, receipt: str) -> Status:
+        with clear_errors():
+            if await self.redis.xpending_range(JOBS, GROUP, receipt, receipt, 1):
+                return Status.TAKEN
+            if await self.redis.xrange(JOBS, receipt, receipt):
+                return Status.QUEUED
+        return Status.GONE
+
+    # --- For workers
+
+    async def take(self) -> Delivery | None:
+        self._is_worker = True
+        with clear_errors():
+            try:
+                delivery = await self._claim()
+                if delivery is None:
+                    delivery = await self._read()
+            except ResponseError as error:
+                if not str(error).startswith("NOGROUP"):
+                    raise
+                # The server has lost its data.
+                await self.prepare()
+                return None
+        return delivery
+
+    async def _claim(self) -> Delivery | None:
+        """Return a job whose worker has not touched it for `redeliver` seconds."""
+        now = asyncio.get_running_loop().time()
+        if now < self._next_claim:
+            return None
+        idle = int(self.redeliver * 1000)
+        abandoned = await self.redis.xpending_range(
+            JOBS, GROUP, "-", "+", count=1, idle=idle
+        )
+        if not abandoned:
+            self._next_claim = now + min(self.redeliver / 4, 5.0)
+            return None
+        entry_id = abandoned[0]["message_id"]
+        number = abandoned[0]["times_delivered"] + 1
+        # Only the first worker that claims it gets it: then it is no longer idle.
+        entries = await self.redis.xclaim(JOBS, GROUP, self.inbox, idle, [entry_id])
+        for entry_id, fields in entries:
+            return Delivery(fields[b"job"], number, entry_id)
+        return None
+
+    async def _read(self) -> Delivery | None:
+        streams = await self.redis.xreadgroup(
+            GROUP, self.inbox, {JOBS: ">"}, count=1, block=int(POLL_TIME * 1000)
+        )
+        for _, entries in streams:
+            for entry_id, fields in entries:
+                return Delivery(fields[b"job"], 1, entry_id)
+        return None
+
+    async def touch(self, delivery: Delivery) -> None:
+        with clear_errors():
+            # Claiming a job again resets its idle time. JUSTID: the deliveries that
+            # the server counts stay as they are.
+            await self.redis.xclaim(
+                JOBS, GROUP, self.inbox, 0, [delivery.receipt], justid=True
+            )
+
+    async def finish(
+        self, delivery: Delivery, inbox: str | None, result: bytes
+    ) -> None:
+        with clear_errors():
+            async with self.redis.pipeline(transaction=True) as pipeline:
+                if inbox is not None:
+                    key = inbox_key(inbox)
+                    pipeline.xadd(key, {"result": result})
+                    pipeline.expire(key, RESULT_TTL)
+                pipeline.xack(JOBS, GROUP, delivery.receipt)
+                pipeline.xdel(JOBS, delivery.receipt)
+                await pipeline.execute()
+
+    async def keep_dead_letter(self, delivery: Delivery, reason: str) -> None:
+        fields: dict[Any, Any] = {"job": delivery.message, "reason": reason}
+        with clear_errors():
+            await self.redis.xadd(DEAD_LETTERS, fields, maxlen=MAX_DEAD_LETTERS)
+
+
+def inbox_key(inbox: str) -> str:
+    """Return the key of the stream with the results for one submitter."""
+    return f"{PREFIX}:results:{inbox}"
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Turn the errors of redis-py into those of brokers.py."""
+    try:
+        yield
+    except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+        raise BrokerAwayError(str(error) or repr(error)) from error
+    except RedisError as error:
+        raise BrokerError(f"Redis refused it: {error}") from error

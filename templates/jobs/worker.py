@@ -1,0 +1,165 @@
+"""The worker: takes jobs from the broker, does them, and sends the results."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from .brokers import Broker, BrokerError, Delivery, Patience, is_cancelled
+from .messages import Job, MessageError, Result
+from .tasks import Task
+from .text import printable
+
+log = logging.getLogger(__name__)
+
+DRAIN_TIMEOUT = 5.0  # seconds that a stopping worker waits for a broker that is away
+
+
+class Worker:
+    """Does up to `concurrency` jobs at the same time.
+
+    `tasks` are the functions that it can call, by name. `patience` says how long the
+    broker may be away.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        tasks: Mapping[str, Task],
+        *,
+        concurrency: int,
+        patience: Patience,
+    ) -> None:
+        self.broker = broker
+        self.tasks = tasks
+        self.concurrency = concurrency
+        self.patience = patience
+        self._deliveries: set[Delivery] = set()
+        self._stopping = False
+
+    # --- Starting and stopping
+
+    async def serve(self) -> None:
+        """Do jobs until cancelled; then finish those that have begun, and return.
+
+        Raises BrokerError if the broker is away for too long.
+        """
+        work = asyncio.create_task(self.work())
+        try:
+            # Unlike `await work`, this does not pass a cancellation on to the jobs.
+            await asyncio.wait([work])
+        except asyncio.CancelledError:
+            log.info("stopping; jobs to finish: %d", len(self._deliveries))
+            self._stopping = True
+            self.patience.timeout = min(self.patience.timeout, DRAIN_TIMEOUT)
+        try:
+            await work
+        except* BrokerError as group:
+            if not self._stopping:
+                raise
+            # The broker will deliver the jobs that were not finished to another worker.
+            log.warning("stopped without the broker: %s", group.exceptions[0])
+
+    async def work(self) -> None:
+        """Do jobs until cancelled, which cancels the running jobs too."""
+        async with asyncio.TaskGroup() as group:
+            keeper = group.create_task(self._keep_alive())
+            slots = [
+                group.create_task(self._work_in_slot()) for _ in range(self.concurrency)
+            ]
+            log.info("ready for jobs, up to %d at the same time", self.concurrency)
+            await asyncio.wait(slots)
+            keeper.cancel()
+
+    async def _work_in_slot(self) -> None:
+        """Do one job after the other."""
+        while not self._stopping:
+            delivery = await self.patience.call(self.broker.take)
+            if delivery is None:
+                continue
+            self._deliveries.add(delivery)
+            try:
+                await self._handle(delivery)
+            finally:
+                self._deliveries.discard(delivery)
+
+    async def _keep_alive(self) -> None:
+        """Tell the broker regularly that the jobs in work are still in work."""
+        while True:
+            await asyncio.sleep(self.broker.redeliver / 3)
+            for delivery in list(self._deliveries):
+                try:
+                    await self.broker.touch(delivery)
+                except BrokerError as error:
+                    log.warning("cannot prolong a job: %s", error)
+
+    # --- One job
+
+    async def _handle(self, delivery: Delivery) -> None:
+        """Do the job, send its result and delete it from the broker."""
+        try:
+            job = Job.decode(delivery.message)
+        except MessageError as error:
+            await self._set_aside(delivery, str(error))
+            await self._finish(delivery, None, b"")
+            return
+
+        attempt = job.attempt + delivery.number - 1
+        if attempt <= job.max_attempts:
+            result = await self._do(job, attempt)
+        else:
+            reason = f"{delivery.number - 1} workers took it and died or lost it"
+            await self._set_aside(delivery, f"{describe_job(job)}: {reason}")
+            result = Result(job.id, attempt, error=reason, is_final=True)
+        await self._finish(delivery, job.inbox, self._encode(result))
+
+    async def _do(self, job: Job, attempt: int) -> Result:
+        """Call the task's function. An exception makes a result, too."""
+        task = self.tasks.get(job.task)
+        if task is None:
+            known = ", ".join(self.tasks)
+            error = f"the worker has no task {job.task!r}, only: {known}"
+            return Result(job.id, attempt, error=error)
+        try:
+            value = await task(job.argument)
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            # The task raised it by itself.
+            return Result(job.id, attempt, error="the task was cancelled")
+        except Exception as error:
+            log.info("%s failed", describe_job(job), exc_info=True)
+            return Result(job.id, attempt, error=f"{type(error).__name__}: {error}")
+        return Result(job.id, attempt, value)
+
+    def _encode(self, result: Result) -> bytes:
+        """Return the message for a result, or for the reason why it cannot be sent."""
+        try:
+            return result.encode(self.broker.max_message_bytes)
+        except MessageError as error:
+            reason = str(error)
+        failure = Result(result.job_id, result.attempt, error=reason, is_final=True)
+        return failure.encode()
+
+    async def _finish(
+        self, delivery: Delivery, inbox: str | None, result: bytes
+    ) -> None:
+        try:
+            await self.patience.call(self.broker.finish, delivery, inbox, result)
+        except BrokerError as error:
+            # It was not deleted, so the broker will deliver it again.
+            log.error("cannot send a result: %s", error)
+
+    async def _set_aside(self, delivery: Delivery, reason: str) -> None:
+        log.error("set aside as a dead letter: %s", printable(reason))
+        try:
+            await self.patience.call(self.broker.keep_dead_letter, delivery, reason)
+        except BrokerError as error:
+            log.error("cannot store a dead letter: %s", error)
+
+
+def describe_job(job: Job) -> str:
+    """Return the job as a short text on one line, for messages."""
+    argument = repr(job.argument)
+    if len(argument) > 200:
+        argument = argument[:200] + "..."
+    return printable(f"{job.task}({argument})")
