@@ -31,6 +31,7 @@ CONNECT_TIMEOUT = 5.0  # seconds
 CLOSE_TIMEOUT = 2.0  # seconds
 POLL_TIME = 1.0  # seconds that `take` and `read_results` wait for something
 RETRY_PAUSE = 0.5  # seconds between two attempts while the broker is away
+LOG_INTERVAL = 10.0  # seconds; outages in quick succession are logged less often
 RESULT_TTL = 24 * 3600  # seconds until a broker deletes results that are not read
 MAX_DEAD_LETTERS = 10_000  # the broker deletes the oldest ones above this number
 
@@ -171,46 +172,53 @@ async def connect(url: str, redeliver: float) -> Broker:
 
 
 class Patience:
-    """Repeats operations while the broker is away, for up to `timeout` seconds.
+    """Repeats an operation while the broker is away, for up to `timeout` seconds.
 
-    All operations of a program share one, so an outage is logged once.
+    All operations of a program share one, so that an outage is logged once.
     """
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
-        self._away_since: float | None = None
+        self._is_away = False
+        self._logged_at = -LOG_INTERVAL
 
     async def call(
         self, operation: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Return what `operation` returns.
 
-        Raises BrokerAwayError if the broker has been away for `timeout` seconds.
+        Raises BrokerAwayError if it has failed in this way for `timeout` seconds.
         """
+        loop = asyncio.get_running_loop()
+        first_failure: float | None = None
         while True:
             try:
                 result = await operation(*args, **kwargs)
             except BrokerAwayError as error:
-                self._note_failure(error)
+                reason = error
             else:
                 self._note_success()
                 raise_if_cancelled()
                 return result
+            now = loop.time()
+            if first_failure is None:
+                first_failure = now
+            self._note_failure(reason, now)
+            if now - first_failure >= self.timeout:
+                message = f"the broker has been away for {self.timeout:g} s: {reason}"
+                raise BrokerAwayError(message) from reason
             raise_if_cancelled()
             await asyncio.sleep(RETRY_PAUSE)
 
-    def _note_failure(self, error: BrokerAwayError) -> None:
-        now = asyncio.get_running_loop().time()
-        if self._away_since is None:
-            self._away_since = now
-            log.warning("the broker is away: %s", mask_credentials(error))
-        if now - self._away_since >= self.timeout:
-            message = f"the broker has been away for {self.timeout:g} s: {error}"
-            raise BrokerAwayError(message) from error
+    def _note_failure(self, reason: BrokerAwayError, now: float) -> None:
+        if not self._is_away and now - self._logged_at >= LOG_INTERVAL:
+            self._is_away = True
+            self._logged_at = now
+            log.warning("the broker is away: %s", mask_credentials(reason))
 
     def _note_success(self) -> None:
-        if self._away_since is not None:
-            self._away_since = None
+        if self._is_away:
+            self._is_away = False
             log.warning("the broker is back")
 
 

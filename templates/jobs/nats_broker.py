@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import nats.errors
 import nats.js.errors
@@ -71,15 +71,11 @@ class NatsBroker(Broker):
     @classmethod
     async def connect(cls, url: str, redeliver: float) -> "NatsBroker":
         """Connect to the server. Raises BrokerError, or ValueError for a bad URL."""
-        client = Client()
+        with clear_errors():
+            client = await open_connection(url)
+        broker = cls(client, redeliver)
         try:
-            with clear_errors():
-                await open_connection(client, url)
-            broker = cls(client, redeliver)
             await broker.prepare()
-        except BrokerAwayError as error:
-            await close_connection(client)
-            raise BrokerError(str(error)) from error
         except BaseException:
             await close_connection(client)
             raise
@@ -174,6 +170,8 @@ class NatsBroker(Broker):
             except nats.errors.TimeoutError:
                 # Silence can also mean that the server is away. It answers this.
                 await self.client.flush(timeout=int(REQUEST_TIMEOUT))
+                if not self.client.is_connected:
+                    raise BrokerAwayError("the connection is lost") from None
                 return []
             while self._results.pending_msgs:
                 messages.append(await self._results.next_msg(timeout=POLL_TIME))
@@ -239,8 +237,9 @@ class NatsBroker(Broker):
             await message.ack()
 
     async def keep_dead_letter(self, delivery: Delivery, reason: str) -> None:
-        # A header has one line, and its size counts for the limit of the message.
-        headers = {"Reason": ascii(printable(reason))[: HEADER_BYTES // 2]}
+        # A header is one line of ASCII, and its size counts for the message's limit.
+        text = printable(reason).encode("ascii", "backslashreplace").decode()
+        headers = {"Reason": text[: HEADER_BYTES // 2]}
         with clear_errors():
             await self._publish(DEAD_LETTERS, delivery.message, headers)
 
@@ -253,9 +252,13 @@ class NatsBroker(Broker):
             await self._recover()
 
 
-async def open_connection(client: Client, url: str) -> None:
+async def open_connection(url: str) -> Client:
     """Connect to the server. One attempt: the first error ends it."""
     parts = urlsplit(url)
+    # `port` raises ValueError if it is not a number.
+    if not parts.hostname or parts.port == 0:
+        raise BrokerError("the URL needs a host: nats://host or nats://host:port")
+    client = Client()
     connecting = True
 
     async def on_error(error: Exception) -> None:
@@ -263,19 +266,30 @@ async def open_connection(client: Client, url: str) -> None:
             raise error
         log.debug("%r", error)  # nats-py reconnects, and operations fail until then
 
-    user, password, token = parts.username, parts.password, None
-    if user is not None and password is None:
-        user, token = None, user
-    await client.connect(
-        f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}",
-        user=user and unquote(user),
-        password=password and unquote(password),
-        token=token and unquote(token),
-        error_cb=on_error,
-        max_reconnect_attempts=-1,  # class Patience sets the limit
-        reconnect_time_wait=1,
-    )
+    try:
+        await client.connect(
+            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}",
+            error_cb=on_error,
+            max_reconnect_attempts=-1,  # class Patience sets the limit
+            reconnect_time_wait=1,
+            **credentials(parts),
+        )
+    except BaseException:
+        connecting = False
+        await close_connection(client)
+        raise
     connecting = False
+    return client
+
+
+def credentials(parts: SplitResult) -> dict[str, Any]:
+    """Return the credentials in a URL as nats-py wants them: not percent-encoded."""
+    if parts.username is None:
+        return {}
+    user = unquote(parts.username)
+    if parts.password is None:
+        return {"token": user}
+    return {"user": user, "password": unquote(parts.password)}
 
 
 async def close_connection(client: Client) -> None:

@@ -51,13 +51,7 @@ class Worker:
             log.info("stopping; jobs to finish: %d", len(self._deliveries))
             self._stopping = True
             self.patience.timeout = min(self.patience.timeout, DRAIN_TIMEOUT)
-        try:
-            await work
-        except* BrokerError as group:
-            if not self._stopping:
-                raise
-            # The broker will deliver the jobs that were not finished to another worker.
-            log.warning("stopped without the broker: %s", group.exceptions[0])
+        await work
 
     async def work(self) -> None:
         """Do jobs until cancelled, which cancels the running jobs too."""
@@ -73,7 +67,12 @@ class Worker:
     async def _work_in_slot(self) -> None:
         """Do one job after the other."""
         while not self._stopping:
-            delivery = await self.patience.call(self.broker.take)
+            try:
+                delivery = await self.patience.call(self.broker.take)
+            except BrokerError:
+                if self._stopping:
+                    return  # other slots may still have jobs to finish
+                raise
             if delivery is None:
                 continue
             self._deliveries.add(delivery)

@@ -91,10 +91,14 @@ class RedisServer:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
-    def start(self, **options: str) -> None:
-        self._server = self.valkey.ValkeyServer(port=self.port, save="", **options)
+    def start(self) -> None:
+        self._server = self.valkey.ValkeyServer(port=self.port, save="")
         self._server.start()
         self.port = self._server.port
+
+    async def configure(self, option: str, value: str) -> None:
+        async with Redis.from_url(self.url) as redis:
+            await redis.config_set(option, value)
 
     def kill(self) -> None:
         """Stop the server. Its data is lost."""
