@@ -128,19 +128,24 @@ async def connected(url: str, redeliver: float = 30.0) -> AsyncIterator[Broker]:
     A job is delivered again if its worker gives no sign of life for `redeliver`
     seconds. Raises BrokerError, with a message that explains everything in one line.
     """
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            broker = await connect(url, redeliver)
-    except TimeoutError:
-        reason = f"no answer within {CONNECT_TIMEOUT:g} s"
-        raise BrokerError(f"no broker at {mask_credentials(url)}: {reason}") from None
-    except (BrokerError, ValueError) as error:
-        reason = mask_credentials(error)
-        raise BrokerError(f"no broker at {mask_credentials(url)}: {reason}") from None
+    broker = await connect_or_explain(url, redeliver)
     try:
         yield broker
     finally:
         await broker.close()
+
+
+async def connect_or_explain(url: str, redeliver: float) -> Broker:
+    """Return a connection. Raises BrokerError, with the URL and the reason."""
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            return await connect(url, redeliver)
+    except TimeoutError:
+        reason = f"no answer within {CONNECT_TIMEOUT:g} s"
+    except (BrokerError, ValueError) as error:
+        reason = str(error)
+    raise_if_cancelled()
+    raise BrokerError(mask_credentials(f"no broker at {url}: {reason}"))
 
 
 async def connect(url: str, redeliver: float) -> Broker:

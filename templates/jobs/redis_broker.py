@@ -75,12 +75,24 @@ class RedisBroker(Broker):
 
     async def prepare(self) -> None:
         with clear_errors():
-            try:
-                # From "0": the group gets what the stream already contains.
-                await self.redis.xgroup_create(JOBS, GROUP, id="0", mkstream=True)
-            except ResponseError as error:
-                if not str(error).startswith("BUSYGROUP"):  # it exists
-                    raise
+            if not await self._has_group():
+                await self._create_group()
+
+    async def _create_group(self) -> None:
+        try:
+            # From "0": the group gets what the stream already contains.
+            await self.redis.xgroup_create(JOBS, GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            # Another program may have created it at the same time.
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    async def _has_group(self) -> bool:
+        try:
+            groups = await self.redis.xinfo_groups(JOBS)
+        except ResponseError:  # there is no such stream
+            return False
+        return any(group["name"] == GROUP.encode() for group in groups)
 
     async def close(self) -> None:
         try:

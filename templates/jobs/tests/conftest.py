@@ -14,6 +14,8 @@ from typing import IO, Any, NoReturn, Protocol
 import nats
 import pytest
 import pytest_asyncio
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
 from redis.asyncio import Redis
 
 from jobs.brokers import PREFIX, BrokerError, Patience, connected
@@ -75,6 +77,14 @@ class NatsServer:
         """Delete what a server that is not running has stored."""
         shutil.rmtree(self.folder)
 
+    async def wait_for_jobs(self, count: int) -> None:
+        """Wait until the server has so many jobs, queued or in work."""
+        client = await nats.connect(self.url)
+        jetstream = client.jetstream()
+        while await count_jobs(jetstream) < count:
+            pass
+        await client.close()
+
 
 class RedisServer:
     """A server of the Redis protocol, which keeps its data in memory only."""
@@ -96,6 +106,15 @@ class RedisServer:
         self._server.start()
         self.port = self._server.port
 
+    def lose_data(self) -> None:
+        """It has no data when it is not running."""
+
+    async def wait_for_jobs(self, count: int) -> None:
+        """Wait until the server has so many jobs, queued or in work."""
+        async with Redis.from_url(self.url) as redis:
+            while await redis.xlen(f"{PREFIX}:jobs") < count:
+                pass
+
     async def configure(self, option: str, value: str) -> None:
         async with Redis.from_url(self.url) as redis:
             await redis.config_set(option, value)
@@ -105,6 +124,15 @@ class RedisServer:
         if self._server is not None:
             self._server.stop()
             self._server = None
+
+
+async def count_jobs(jetstream: JetStreamContext) -> int:
+    """Return the number of messages in the stream of jobs."""
+    try:
+        stream = await jetstream.stream_info(JOBS)
+    except NotFoundError:
+        return 0
+    return int(stream.state.messages)
 
 
 @pytest.fixture(scope="session")
@@ -195,6 +223,16 @@ def lose_data(url: str) -> Callable[[], Awaitable[None]]:
             await flush(url)
 
     return lose_data
+
+
+@pytest.fixture
+def wait_for_jobs(
+    url: str, request: pytest.FixtureRequest
+) -> Callable[[int], Awaitable[None]]:
+    """Waits until the server at `url` has so many jobs, queued or in work."""
+    name = url.partition(":")[0]
+    server: NatsServer | RedisServer = request.getfixturevalue(f"running_{name}")
+    return server.wait_for_jobs
 
 
 @pytest.fixture
