@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+from .text import printable
+
 # Longer messages are refused. NATS refuses messages of more than 1,048,576 bytes by
 # default. A task that makes more data stores it elsewhere and returns its address.
 MAX_MESSAGE_BYTES = 1_000_000
 
 MAX_ERROR_LENGTH = 2_000  # characters
+MAX_ARGUMENT_LENGTH = 200  # characters, in log messages
 
 
 class MessageError(ValueError):
@@ -35,6 +38,13 @@ class Job:
     attempt: int = 1
     max_attempts: int = 1
     id: str = field(default_factory=lambda: uuid4().hex)
+
+    def __str__(self) -> str:
+        """Return the task and its argument on one line, cut if it is long."""
+        argument = repr(self.argument)
+        if len(argument) > MAX_ARGUMENT_LENGTH:
+            argument = argument[:MAX_ARGUMENT_LENGTH] + "..."
+        return printable(f"{self.task}({argument})")
 
     def encode(self, limit: int = MAX_MESSAGE_BYTES) -> bytes:
         """Return the job as JSON. Raises MessageError, also over `limit` bytes."""

@@ -51,6 +51,7 @@ DEAD_LETTERS = f"{PREFIX}-dead-letters"
 WORKERS = "workers"  # the consumer that all workers share
 HEADER_BYTES = 1_000  # the limit for messages includes their headers
 REQUEST_TIMEOUT = 5.0  # seconds
+MAX_WAITING = 100_000  # requests for a job: one for each job that a fleet can do
 
 # A worker asks the server for one message with a request to this subject.
 NEXT_JOB = f"$JS.API.CONSUMER.MSG.NEXT.{JOBS}.{WORKERS}"
@@ -124,6 +125,7 @@ class NatsBroker(Broker):
             ack_wait=self.redeliver,
             max_deliver=-1,  # class Worker limits it, and sets the job aside
             max_ack_pending=-1,
+            max_waiting=MAX_WAITING,
         )
         await self.jetstream.add_consumer(JOBS, config)
 
@@ -199,8 +201,9 @@ class NatsBroker(Broker):
 
     async def take(self) -> Delivery | None:
         if not self._is_worker:
+            with clear_errors():
+                await self._create_workers()
             self._is_worker = True
-            await self.prepare()
         request = {"batch": 1, "expires": int(POLL_TIME * 1e9)}  # nanoseconds
         with clear_errors():
             try:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.driver_info import DriverInfo
@@ -40,16 +40,20 @@ GROUP = "workers"
 # which blocks the event loop.
 DRIVER = DriverInfo()
 
+MAX_COMMANDS = 32  # commands at the same time
+MAX_READS = 10_000  # reads that wait: one for each job that a worker can do
 MAX_RESULTS = 100  # results that are read at once
 
 
 class RedisBroker(Broker):
     """Jobs and results in Redis streams."""
 
-    def __init__(self, redis: Redis, redeliver: float) -> None:
+    def __init__(self, commands: Redis, reads: Redis, redeliver: float) -> None:
         super().__init__(redeliver)
         # Any: its types allow for text and bytes, and for two protocols, everywhere.
-        self.redis: Any = redis
+        self.commands: Any = commands
+        # Reads that wait have connections of their own, and never delay a command.
+        self.reads: Any = reads
         self._last_result = "0"
         self._next_claim = 0.0
         self._is_worker = False
@@ -57,19 +61,23 @@ class RedisBroker(Broker):
     @classmethod
     async def connect(cls, url: str, redeliver: float) -> "RedisBroker":
         """Connect to the server. Raises BrokerError, or ValueError for a bad URL."""
-        redis: Redis = Redis.from_url(
-            url,
-            protocol=2,
-            driver_info=DRIVER,
-            socket_connect_timeout=CONNECT_TIMEOUT,
-            socket_timeout=POLL_TIME + CONNECT_TIMEOUT,
-            retry=Retry(NoBackoff(), 0),  # class Patience does this
+        options: dict[str, Any] = {
+            "protocol": 2,
+            "driver_info": DRIVER,
+            "socket_connect_timeout": CONNECT_TIMEOUT,
+            "socket_timeout": POLL_TIME + CONNECT_TIMEOUT,
+            "retry": Retry(NoBackoff(), 0),  # class Patience does this
+        }
+        # A command waits for a free connection. By default it would fail.
+        pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
+            url, max_connections=MAX_COMMANDS, **options
         )
-        broker = cls(redis, redeliver)
+        reads: Redis = Redis.from_url(url, max_connections=MAX_READS, **options)
+        broker = cls(Redis.from_pool(pool), reads, redeliver)
         try:
             await broker.prepare()
         except BaseException:
-            await redis.aclose()
+            await broker._disconnect()
             raise
         return broker
 
@@ -81,7 +89,7 @@ class RedisBroker(Broker):
     async def _create_group(self) -> None:
         try:
             # From "0": the group gets what the stream already contains.
-            await self.redis.xgroup_create(JOBS, GROUP, id="0", mkstream=True)
+            await self.commands.xgroup_create(JOBS, GROUP, id="0", mkstream=True)
         except ResponseError as error:
             # Another program may have created it at the same time.
             if not str(error).startswith("BUSYGROUP"):
@@ -89,7 +97,7 @@ class RedisBroker(Broker):
 
     async def _has_group(self) -> bool:
         try:
-            groups = await self.redis.xinfo_groups(JOBS)
+            groups = await self.commands.xinfo_groups(JOBS)
         except ResponseError:  # there is no such stream
             return False
         return any(group["name"] == GROUP.encode() for group in groups)
@@ -100,30 +108,34 @@ class RedisBroker(Broker):
                 await self._clean_up()
         except (RedisError, OSError, TimeoutError):
             pass  # the server is away; it deletes the inbox when that expires
-        await self.redis.aclose()
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
+        await self.commands.aclose()
+        await self.reads.aclose()
 
     async def _clean_up(self) -> None:
-        await self.redis.delete(inbox_key(self.inbox))
+        await self.commands.delete(inbox_key(self.inbox))
         if not self._is_worker:
             return
         # A consumer with pending entries stays, for those who claim them.
-        pending = await self.redis.xpending_range(
+        pending = await self.commands.xpending_range(
             JOBS, GROUP, "-", "+", count=1, consumername=self.inbox
         )
         if not pending:
-            await self.redis.xgroup_delconsumer(JOBS, GROUP, self.inbox)
+            await self.commands.xgroup_delconsumer(JOBS, GROUP, self.inbox)
 
     # --- For the submitter
 
     async def submit(self, job_id: str, message: bytes) -> str:
         with clear_errors():
-            entry_id: bytes = await self.redis.xadd(JOBS, {"job": message})
+            entry_id: bytes = await self.commands.xadd(JOBS, {"job": message})
         return entry_id.decode()
 
     async def read_results(self) -> list[bytes]:
         inbox = inbox_key(self.inbox)
         with clear_errors():
-            streams = await self.redis.xread(
+            streams = await self.reads.xread(
                 {inbox: self._last_result},
                 count=MAX_RESULTS,
                 block=int(POLL_TIME * 1000),
@@ -132,14 +144,14 @@ class RedisBroker(Broker):
                 return []
             entries = streams[0][1]
             self._last_result = entries[-1][0]
-            await self.redis.xdel(inbox, *[entry_id for entry_id, _ in entries])
+            await self.commands.xdel(inbox, *[entry_id for entry_id, _ in entries])
         return [fields[b"result"] for _, fields in entries]
 
     async def status(self, receipt: str) -> Status:
         with clear_errors():
-            if await self.redis.xpending_range(JOBS, GROUP, receipt, receipt, 1):
+            if await self.commands.xpending_range(JOBS, GROUP, receipt, receipt, 1):
                 return Status.TAKEN
-            if await self.redis.xrange(JOBS, receipt, receipt):
+            if await self.commands.xrange(JOBS, receipt, receipt):
                 return Status.QUEUED
         return Status.GONE
 
@@ -166,7 +178,7 @@ class RedisBroker(Broker):
         if now < self._next_claim:
             return None
         idle = int(self.redeliver * 1000)
-        abandoned = await self.redis.xpending_range(
+        abandoned = await self.commands.xpending_range(
             JOBS, GROUP, "-", "+", count=1, idle=idle
         )
         if not abandoned:
@@ -175,13 +187,13 @@ class RedisBroker(Broker):
         entry_id = abandoned[0]["message_id"]
         number = abandoned[0]["times_delivered"] + 1
         # Only the first worker that claims it gets it: then it is no longer idle.
-        entries = await self.redis.xclaim(JOBS, GROUP, self.inbox, idle, [entry_id])
+        entries = await self.commands.xclaim(JOBS, GROUP, self.inbox, idle, [entry_id])
         for entry_id, fields in entries:
             return Delivery(fields[b"job"], number, entry_id)
         return None
 
     async def _read(self) -> Delivery | None:
-        streams = await self.redis.xreadgroup(
+        streams = await self.reads.xreadgroup(
             GROUP, self.inbox, {JOBS: ">"}, count=1, block=int(POLL_TIME * 1000)
         )
         for _, entries in streams:
@@ -193,7 +205,7 @@ class RedisBroker(Broker):
         with clear_errors():
             # Claiming a job again resets its idle time. JUSTID: the deliveries that
             # the server counts stay as they are.
-            await self.redis.xclaim(
+            await self.commands.xclaim(
                 JOBS, GROUP, self.inbox, 0, [delivery.receipt], justid=True
             )
 
@@ -201,7 +213,7 @@ class RedisBroker(Broker):
         self, delivery: Delivery, inbox: str | None, result: bytes
     ) -> None:
         with clear_errors():
-            async with self.redis.pipeline(transaction=True) as pipeline:
+            async with self.commands.pipeline(transaction=True) as pipeline:
                 if inbox is not None:
                     key = inbox_key(inbox)
                     pipeline.xadd(key, {"result": result})
@@ -213,7 +225,7 @@ class RedisBroker(Broker):
     async def keep_dead_letter(self, delivery: Delivery, reason: str) -> None:
         fields: dict[Any, Any] = {"job": delivery.message, "reason": reason}
         with clear_errors():
-            await self.redis.xadd(DEAD_LETTERS, fields, maxlen=MAX_DEAD_LETTERS)
+            await self.commands.xadd(DEAD_LETTERS, fields, maxlen=MAX_DEAD_LETTERS)
 
 
 def inbox_key(inbox: str) -> str:

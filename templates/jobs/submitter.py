@@ -97,12 +97,11 @@ class Submitter:
                 return result
             pause = pause_after(result.attempt)
             log.warning(
-                "attempt %d of %d failed, the next one follows in %.1f s: %s(%r): %s",
+                "attempt %d of %d failed, the next one follows in %.1f s: %s: %s",
                 result.attempt,
                 self.attempts,
                 pause,
-                task,
-                argument,
+                job,
                 printable(result.error),
             )
             await asyncio.sleep(pause)

@@ -43,6 +43,7 @@ class Worker:
 
         Raises BrokerError if the broker is away for too long.
         """
+        log.info("ready for jobs, up to %d at the same time", self.concurrency)
         work = asyncio.create_task(self.work())
         try:
             # Unlike `await work`, this does not pass a cancellation on to the jobs.
@@ -60,7 +61,6 @@ class Worker:
             slots = [
                 group.create_task(self._work_in_slot()) for _ in range(self.concurrency)
             ]
-            log.info("ready for jobs, up to %d at the same time", self.concurrency)
             await asyncio.wait(slots)
             keeper.cancel()
 
@@ -85,7 +85,9 @@ class Worker:
         """Tell the broker regularly that the jobs in work are still in work."""
         while True:
             await asyncio.sleep(self.broker.redeliver / 3)
-            for delivery in list(self._deliveries):
+            for delivery in self._deliveries.copy():
+                if delivery not in self._deliveries:
+                    continue  # finished in the meantime
                 try:
                     await self.broker.touch(delivery)
                 except BrokerError as error:
@@ -107,7 +109,7 @@ class Worker:
             result = await self._do(job, attempt)
         else:
             reason = f"{delivery.number - 1} workers took it and died or lost it"
-            await self._set_aside(delivery, f"{describe_job(job)}: {reason}")
+            await self._set_aside(delivery, f"{job}: {reason}")
             result = Result(job.id, attempt, error=reason, is_final=True)
         await self._finish(delivery, job.inbox, self._encode(result))
 
@@ -126,7 +128,7 @@ class Worker:
             # The task raised it by itself.
             return Result(job.id, attempt, error="the task was cancelled")
         except Exception as error:
-            log.info("%s failed", describe_job(job), exc_info=True)
+            log.info("%s failed", job, exc_info=True)
             return Result(job.id, attempt, error=f"{type(error).__name__}: {error}")
         return Result(job.id, attempt, value)
 
@@ -154,11 +156,3 @@ class Worker:
             await self.patience.call(self.broker.keep_dead_letter, delivery, reason)
         except BrokerError as error:
             log.error("cannot store a dead letter: %s", error)
-
-
-def describe_job(job: Job) -> str:
-    """Return the job as a short text on one line, for messages."""
-    argument = repr(job.argument)
-    if len(argument) > 200:
-        argument = argument[:200] + "..."
-    return printable(f"{job.task}({argument})")

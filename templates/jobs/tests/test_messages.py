@@ -54,6 +54,11 @@ def test_a_large_value_is_refused_with_its_size_and_the_limit() -> None:
     assert "the limit is 1,000,000" in str(caught.value)
 
 
+def test_a_job_is_shown_on_one_short_line() -> None:
+    assert str(Job("double", "a\n\x1b[0m", "inbox")) == r"double('a\n\x1b[0m')"
+    assert len(str(Job("double", "x" * 1_000_000, "inbox"))) < 250
+
+
 def test_a_long_error_is_cut() -> None:
     message = Result("id", 1, error="x" * 2_000_000).encode()
     assert len(message) < 3_000
