@@ -40,6 +40,16 @@ GROUP = "workers"
 # which blocks the event loop.
 DRIVER = DriverInfo()
 
+# Redis runs this script as one command, and nothing else in between: a job is deleted
+# if and only if its result has been stored. No inbox means that the submitter is gone.
+FINISH = """
+if KEYS[2] then
+    redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', 'result', ARGV[3])
+end
+redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
+redis.call('XDEL', KEYS[1], ARGV[2])
+"""
+
 MAX_COMMANDS = 32  # commands at the same time
 MAX_READS = 10_000  # reads that wait: one for each job that a worker can do
 MAX_RESULTS = 100  # results that are read at once
@@ -54,6 +64,7 @@ class RedisBroker(Broker):
         self.commands: Any = commands
         # Reads that wait have connections of their own, and never delay a command.
         self.reads: Any = reads
+        self._finish: Any = commands.register_script(FINISH)
         self._last_result = "0"
         self._next_claim = 0.0
         self._is_worker = False
@@ -85,6 +96,15 @@ class RedisBroker(Broker):
         with clear_errors():
             if not await self._has_group():
                 await self._create_group()
+            await self._create_inbox()
+
+    async def _create_inbox(self) -> None:
+        """Create the stream for results. It expires if this program is gone."""
+        inbox = inbox_key(self.inbox)
+        if not await self.commands.expire(inbox, RESULT_TTL):
+            entry_id = await self.commands.xadd(inbox, {"result": b""})
+            await self.commands.xdel(inbox, entry_id)
+            await self.commands.expire(inbox, RESULT_TTL)
 
     async def _create_group(self) -> None:
         try:
@@ -212,15 +232,11 @@ class RedisBroker(Broker):
     async def finish(
         self, delivery: Delivery, inbox: str | None, result: bytes
     ) -> None:
+        keys = [JOBS]
+        if inbox is not None:
+            keys.append(inbox_key(inbox))
         with clear_errors():
-            async with self.commands.pipeline(transaction=True) as pipeline:
-                if inbox is not None:
-                    key = inbox_key(inbox)
-                    pipeline.xadd(key, {"result": result})
-                    pipeline.expire(key, RESULT_TTL)
-                pipeline.xack(JOBS, GROUP, delivery.receipt)
-                pipeline.xdel(JOBS, delivery.receipt)
-                await pipeline.execute()
+            await self._finish(keys=keys, args=[GROUP, delivery.receipt, result])
 
     async def keep_dead_letter(self, delivery: Delivery, reason: str) -> None:
         fields: dict[Any, Any] = {"job": delivery.message, "reason": reason}
