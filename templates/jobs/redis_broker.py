@@ -40,11 +40,12 @@ GROUP = "workers"
 # which blocks the event loop.
 DRIVER = DriverInfo()
 
-# Redis runs this script as one command, and nothing else in between: a job is deleted
-# if and only if its result has been stored. No inbox means that the submitter is gone.
+# Redis runs this script as one command, with nothing else in between: a job is deleted
+# if and only if its result has been stored.
 FINISH = """
 if KEYS[2] then
-    redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', 'result', ARGV[3])
+    redis.call('XADD', KEYS[2], '*', 'result', ARGV[3])
+    redis.call('EXPIRE', KEYS[2], ARGV[4])
 end
 redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
 redis.call('XDEL', KEYS[1], ARGV[2])
@@ -96,15 +97,6 @@ class RedisBroker(Broker):
         with clear_errors():
             if not await self._has_group():
                 await self._create_group()
-            await self._create_inbox()
-
-    async def _create_inbox(self) -> None:
-        """Create the stream for results. It expires if this program is gone."""
-        inbox = inbox_key(self.inbox)
-        if not await self.commands.expire(inbox, RESULT_TTL):
-            entry_id = await self.commands.xadd(inbox, {"result": b""})
-            await self.commands.xdel(inbox, entry_id)
-            await self.commands.expire(inbox, RESULT_TTL)
 
     async def _create_group(self) -> None:
         try:
@@ -236,7 +228,9 @@ class RedisBroker(Broker):
         if inbox is not None:
             keys.append(inbox_key(inbox))
         with clear_errors():
-            await self._finish(keys=keys, args=[GROUP, delivery.receipt, result])
+            await self._finish(
+                keys=keys, args=[GROUP, delivery.receipt, result, RESULT_TTL]
+            )
 
     async def keep_dead_letter(self, delivery: Delivery, reason: str) -> None:
         fields: dict[Any, Any] = {"job": delivery.message, "reason": reason}
