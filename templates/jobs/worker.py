@@ -128,8 +128,9 @@ class Worker:
             # The task raised it by itself.
             return Result(job.id, attempt, error="the task was cancelled")
         except Exception as error:
-            log.info("%s failed", job, exc_info=True)
-            return Result(job.id, attempt, error=f"{type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}"
+            log.info("%s failed: %s", job, printable(reason))
+            return Result(job.id, attempt, error=reason)
         return Result(job.id, attempt, value)
 
     def _encode(self, result: Result) -> bytes:

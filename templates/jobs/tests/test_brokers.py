@@ -98,7 +98,7 @@ async def test_many_results_arrive_each_once(broker: Broker) -> None:
 @pytest.mark.asyncio
 async def test_hundreds_of_operations_can_go_on_at_the_same_time(url: str) -> None:
     """By default, redis-py allows 100 connections, and NATS 512 waiting requests."""
-    takes = 600 if url.startswith("nats:") else 150  # a Redis connection for each
+    takes = 1500 if url.startswith("nats:") else 150  # a Redis connection for each
     async with connected(url) as broker:
         assert await asyncio.gather(*(broker.take() for _ in range(takes))) == (
             [None] * takes
