@@ -16,13 +16,15 @@ app = Celery("jobs", broker=URL, backend=URL)
 app.conf.update(task_acks_late=True, worker_prefetch_multiplier=4)
 
 
-@app.task(name="nothing")
 def nothing(item: int) -> int:
     return item
 
 
+task = app.task(nothing, name="nothing")
+
+
 def do(count: int) -> None:
-    results = group(nothing.s(item) for item in range(count)).apply_async()
+    results = group(task.s(item) for item in range(count)).apply_async()
     assert results.get() == list(range(count))
 
 
