@@ -210,7 +210,7 @@ class NatsBroker(Broker):
                 message = await self.client.request(
                     NEXT_JOB,
                     json.dumps(request).encode(),
-                    timeout=2 * POLL_TIME,
+                    timeout=3 * POLL_TIME,
                     # A subscription for each request. The new style finds the request
                     # by the reply's subject, and JetStream sends jobs under their own.
                     old_style=True,
