@@ -30,6 +30,7 @@ from jobs.nats_broker import (
     JOBS,
     RESULTS,
 )
+from jobs.redis_broker import DRIVER
 from jobs.tasks import Task
 from jobs.worker import Worker
 
@@ -127,12 +128,12 @@ class RedisServer:
 
     async def wait_for_jobs(self, count: int) -> None:
         """Wait until the server has so many jobs, queued or in work."""
-        async with Redis.from_url(self.url) as redis:
+        async with Redis.from_url(self.url, driver_info=DRIVER) as redis:
             while await redis.xlen(f"{PREFIX}:jobs") < count:
                 pass
 
     async def configure(self, option: str, value: str) -> None:
-        async with Redis.from_url(self.url) as redis:
+        async with Redis.from_url(self.url, driver_info=DRIVER) as redis:
             await redis.config_set(option, value)
 
     def kill(self) -> None:
@@ -217,7 +218,7 @@ async def delete_streams(url: str) -> None:
 
 async def flush(url: str) -> None:
     """Delete all data of a Redis server."""
-    async with Redis.from_url(url) as redis:
+    async with Redis.from_url(url, driver_info=DRIVER) as redis:
         await redis.flushall()
 
 
@@ -268,7 +269,7 @@ def dead_letters(url: str) -> Callable[[], Awaitable[list[tuple[bytes, str]]]]:
         return found
 
     async def from_redis() -> list[tuple[bytes, str]]:
-        async with Redis.from_url(url, protocol=2) as redis:
+        async with Redis.from_url(url, protocol=2, driver_info=DRIVER) as redis:
             entries: Any = await redis.xrange(f"{PREFIX}:dead-letters")
         return [(fields[b"job"], fields[b"reason"].decode()) for _, fields in entries]
 

@@ -21,6 +21,7 @@ from jobs.brokers import (
     Status,
     connected,
 )
+from jobs.redis_broker import DRIVER
 
 REDELIVER = 0.5  # seconds
 
@@ -191,7 +192,7 @@ async def take_patiently(broker: Broker) -> Delivery:
 
 @pytest.mark.asyncio
 async def test_redis_keeps_nothing_but_the_empty_stream_of_jobs(redis_url: str) -> None:
-    async with Redis.from_url(redis_url) as redis:
+    async with Redis.from_url(redis_url, driver_info=DRIVER) as redis:
         async with connected(redis_url) as broker:
             await broker.submit("id", b"a job")
             await broker.finish(await take(broker), broker.inbox, b"a result")
@@ -221,8 +222,11 @@ async def test_nats_keeps_empty_streams_only(nats_url: str) -> None:
     ours = [stream for stream in streams if str(stream.config.name).startswith(PREFIX)]
     assert len(ours) == 3
     assert [stream.state.messages for stream in ours] == [0, 0, 0]
-    consumers = {stream.config.name: stream.state.consumer_count for stream in ours}
-    assert consumers[f"{PREFIX}-results"] == 0
+    streams_by_name = {stream.config.name: stream for stream in ours}
+    results = streams_by_name[f"{PREFIX}-results"]
+    assert results.state.consumer_count == 0
+    assert results.config.max_age == 86_400
+    assert streams_by_name[f"{PREFIX}-dead-letters"].config.max_msgs == 10_000
 
 
 @pytest.mark.asyncio
