@@ -6,6 +6,7 @@ is claimed by another worker. Each submitter has a stream of its own for results
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -52,7 +53,6 @@ redis.call('XDEL', KEYS[1], ARGV[2])
 """
 
 MAX_COMMANDS = 32  # commands at the same time
-MAX_READS = 10_000  # reads that wait: one for each job that a worker can do
 MAX_RESULTS = 100  # results that are read at once
 
 
@@ -69,6 +69,11 @@ class RedisBroker(Broker):
         self._last_result = "0"
         self._next_claim = 0.0
         self._is_worker = False
+        self._reading = asyncio.Lock()
+        self._reads = 0
+        self._read_error: BrokerAwayError | None = None
+        self._waiting = 0  # calls of `take` that wait for a job
+        self._ready: deque[Delivery] = deque()  # jobs for these calls
 
     @classmethod
     async def connect(cls, url: str, redeliver: float) -> "RedisBroker":
@@ -84,7 +89,7 @@ class RedisBroker(Broker):
         pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
             url, max_connections=MAX_COMMANDS, **options
         )
-        reads: Redis = Redis.from_url(url, max_connections=MAX_READS, **options)
+        reads: Redis = Redis.from_url(url, **options)
         broker = cls(Redis.from_pool(pool), reads, redeliver)
         try:
             await broker.prepare()
@@ -170,19 +175,47 @@ class RedisBroker(Broker):
     # --- For workers
 
     async def take(self) -> Delivery | None:
+        """Return a job to do. One read gets jobs for all calls that wait for one."""
         self._is_worker = True
+        self._waiting += 1
+        read_number = self._reads
+        try:
+            async with self._reading:
+                # Another call may have read in the meantime. Then it read for us too.
+                if not self._ready and self._reads == read_number:
+                    await self._fill()
+                if self._ready:
+                    return self._ready.popleft()
+                if self._read_error is not None:
+                    raise BrokerAwayError(str(self._read_error))
+                return None
+        finally:
+            self._waiting -= 1
+
+    async def _fill(self) -> None:
+        """Read jobs for all calls that wait. An error is for all of them, too."""
+        self._read_error = None
+        try:
+            self._ready += await self._read_jobs(self._waiting)
+        except BrokerAwayError as error:
+            self._read_error = error
+        finally:
+            self._reads += 1
+
+    async def _read_jobs(self, count: int) -> list[Delivery]:
+        """Return up to `count` jobs: abandoned ones if there are any, or new ones."""
         with clear_errors():
             try:
-                delivery = await self._claim()
-                if delivery is None:
-                    delivery = await self._read()
+                abandoned = await self._claim()
+                if abandoned is not None:
+                    return [abandoned]
+                return await self._read_new(count)
             except ResponseError as error:
                 if not str(error).startswith("NOGROUP"):
                     raise
                 # The server has lost its data.
                 await self.prepare()
-                return None
-        return delivery
+                return []
 
     async def _claim(self) -> Delivery | None:
         """Return a job whose worker has not touched it for `redeliver` seconds."""
@@ -204,14 +237,15 @@ class RedisBroker(Broker):
             return Delivery(fields[b"job"], number, entry_id)
         return None
 
-    async def _read(self) -> Delivery | None:
+    async def _read_new(self, count: int) -> list[Delivery]:
+        """Return up to `count` new jobs; none if none came for a while."""
         streams = await self.reads.xreadgroup(
-            GROUP, self.inbox, {JOBS: ">"}, count=1, block=int(POLL_TIME * 1000)
+            GROUP, self.inbox, {JOBS: ">"}, count=count, block=int(POLL_TIME * 1000)
         )
-        for _, entries in streams:
-            for entry_id, fields in entries:
-                return Delivery(fields[b"job"], 1, entry_id)
-        return None
+        if not streams:
+            return []
+        entries = streams[0][1]
+        return [Delivery(fields[b"job"], 1, entry_id) for entry_id, fields in entries]
 
     async def touch(self, delivery: Delivery) -> None:
         with clear_errors():

@@ -119,6 +119,17 @@ async def test_preparing_again_changes_nothing(broker: Broker) -> None:
 
 
 @pytest.mark.asyncio
+async def test_each_of_many_jobs_is_taken_once(url: str) -> None:
+    async with connected(url) as one, connected(url) as two:
+        for number in range(60):
+            await one.submit(f"id-{number}", str(number).encode())
+        takes = [take(broker) for broker in (one, two) for _ in range(30)]
+        deliveries = await asyncio.gather(*takes)
+    messages = sorted(int(delivery.message) for delivery in deliveries)
+    assert messages == list(range(60))
+
+
+@pytest.mark.asyncio
 async def test_results_go_to_the_inbox_of_the_submitter_only(url: str) -> None:
     async with connected(url) as worker, connected(url) as one, connected(url) as two:
         await one.submit("id", b"a job")

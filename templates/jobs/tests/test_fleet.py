@@ -170,7 +170,7 @@ async def test_a_nats_server_with_a_small_limit_is_obeyed(
     nats_server: Any, start_process: StartProcess, reports: Reports, tmp_path: Path
 ) -> None:
     config = tmp_path / "nats.conf"
-    config.write_text("max_payload: 10000\n")
+    await asyncio.to_thread(config.write_text, "max_payload: 10000\n")
     options = ("-js", "-sd", str(nats_server.folder), "-c", str(config))
     await asyncio.to_thread(nats_server.start, *options)
     await start_process(nats_server.url)
@@ -191,13 +191,13 @@ async def test_the_job_of_a_killed_worker_is_done_by_another_one(
     async with asyncio.TaskGroup() as group:
         group.create_task(submit(url, "read_pipe", [str(pipe)], reports))
         # Returns when the worker reads.
-        first = await asyncio.to_thread(pipe.open, "w")
+        first = await asyncio.to_thread(pipe.open, "wb", 0)
         killed.kill()
         await killed.wait()
         other = await start_process(url)
         first.close()
-        second = await asyncio.to_thread(pipe.open, "w")
-        second.write("text")
+        second = await asyncio.to_thread(pipe.open, "wb", 0)
+        await asyncio.to_thread(second.write, b"text")
         # In the middle of the job.
         other.send_signal(signal.SIGTERM)
         second.close()
@@ -253,13 +253,12 @@ async def test_a_server_that_loses_its_data_during_a_run_loses_no_result(
     texts = [str(number) for number in range(20)]
     async with asyncio.TaskGroup() as group:
         group.create_task(submit(url, "read_pipe", [str(pipe)], reports))
-        writer = await asyncio.to_thread(pipe.open, "w")
+        writer = await asyncio.to_thread(pipe.open, "wb", 0)
         group.create_task(submit(url, "double", texts, reports))
         await wait_for_jobs(21)
         await lose_data()
         # The job may be done twice, and then the pipe is read twice.
-        writer.write("text" * 4)
-        writer.flush()
+        await asyncio.to_thread(writer.write, b"text" * 4)
     writer.close()
     expected = {text: text * 2 for text in texts}
     assert reports.values == {**expected, str(pipe): "text"}
@@ -274,14 +273,13 @@ async def test_a_nats_server_that_is_killed_and_restarted_loses_no_job(
     worker = await start_process(url)
     async with asyncio.TaskGroup() as group:
         group.create_task(submit(url, "read_pipe", [str(pipe)], reports))
-        writer = await asyncio.to_thread(pipe.open, "w")
+        writer = await asyncio.to_thread(pipe.open, "wb", 0)
         texts = [str(number) for number in range(20)]
         group.create_task(submit(url, "double", texts, reports))
         await nats_server.wait_for_jobs(21)
         await asyncio.to_thread(nats_server.kill)
         # The job may be done twice, and then the pipe is read twice.
-        writer.write("text" * 4)
-        writer.flush()
+        await asyncio.to_thread(writer.write, b"text" * 4)
         await asyncio.to_thread(nats_server.start)
     writer.close()
     expected = {text: text * 2 for text in texts}

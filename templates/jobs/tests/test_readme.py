@@ -15,8 +15,9 @@ from jobs.app import main
 README = Path(__file__).parents[1] / "README.md"
 
 
+@pytest.fixture
 def commands() -> list[list[str]]:
-    """Return the arguments of each call of the program in the README."""
+    """The arguments of each call of the program in the README."""
     text = README.read_text(encoding="utf-8")
     lines = re.findall(
         r"^uv run [\w.-]+ (.*(?:photos|--worker).*)$", text, re.MULTILINE
@@ -40,15 +41,20 @@ def read_report(capsys: pytest.CaptureFixture[str]) -> list[Any]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
+@pytest.fixture
+def photos(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder `photos` with four files, in the working directory."""
+    tree.rename(tree.with_name("photos"))
+    monkeypatch.chdir(tree.parent)
+
+
+@pytest.mark.usefixtures("photos")
 @pytest.mark.asyncio
 async def test_the_commands_for_one_machine_work(
-    tree: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    commands: list[list[str]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    await asyncio.to_thread(tree.rename, tree.with_name("photos"))
-    monkeypatch.chdir(tree.parent)
-    local = [command for command in commands() if not is_remote(command)]
+    local = [command for command in commands if not is_remote(command)]
     assert len(local) == 2
     for command in local:
         assert await run(command) == 0
@@ -57,12 +63,15 @@ async def test_the_commands_for_one_machine_work(
 
 @pytest.mark.asyncio
 async def test_the_commands_for_many_machines_work(
-    url: str, tree: Path, capsys: pytest.CaptureFixture[str]
+    commands: list[list[str]],
+    url: str,
+    tree: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     places = {"nats://host": url, "/shared/photos": str(tree)}
     remote = [
         [places.get(word, word) for word in command]
-        for command in commands()
+        for command in commands
         if is_remote(command)
     ]
     worker_command, submit_command = remote
