@@ -191,53 +191,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             "guards: no package found to watch for blocking calls; "
             "set guards_packages in pytest's configuration"
         )
-    for function in blockbuster.functions.values():
-        function.can_block_in("logging/__init__.py", "handle")
-        function.can_block_in("<frozen importlib._bootstrap>", "_find_and_load")
-        # asyncpg looks for TLS files in the home folder, each time it connects over
-        # TCP.
-        function.can_block_in("asyncpg/connect_utils.py", "_parse_connect_dsn_and_args")
-    return blockbuster
-
-
-def init_and_tell(self: BlockingError, function: str) -> None:
-    plain_blocking_error(self, function)
-    if Record.current:  # an `except Exception` may swallow it
-        stack = "".join(traceback.format_stack()[-8:-2])
-        Record.current.problems.append(f"a blocking call to {function}\n{stack}")
-
-
-# A mock that accepts any typo and any arguments, as it was made without a spec.
-
-
-def init_with_spec(
-    self: Any,
-    spec: Any = None,
-    wraps: Any = None,
-    name: Any = None,
-    *more: Any,
-    **options: Any,
-) -> None:
-    __tracebackhide__ = True
-    caller: Any = sys._getframe(1)
-    while caller.f_code.co_name == "__init__":
-        caller = caller.f_back
-    file = Path(caller.f_code.co_filename)
-    ours = file.is_relative_to(ROOT) and "site-packages" not in file.parts
-    bare = all(
-        given is None for given in (spec, wraps, *more[:1], options.get("spec_set"))
-    )
-    if ours and bare and Record.current and not Record.current.allows("bare_mocks"):
-        pytest.fail(
-            f"a mock without a spec, made at {file}:{caller.f_lineno}: use "
-            "create_autospec(X), "
-            "autospec=True or mocker.async_stub(), or mark the test with bare_mocks"
-        )
-    plain_mock(self, spec, wraps, name, *more, **options)
-
-
-# A coroutine that swallows CancelledError, or leaves something behind when it is
-# cancelled.
 
 
 @pytest.fixture
