@@ -80,7 +80,7 @@ class Watch:
         # Whether the loop has answered the last call, and how long it has not.
         self.thread = threading.get_ident()
         self.has_answered = True
-        self.cpu_when_asked = self.cpu_time()
+        self.cpu_at_call = self.cpu_time()
         self.last_look = self.now()
         self.held = 0.0
         self.calls: list[Place] = []
@@ -141,13 +141,13 @@ class Watch:
         fail a test.
         """
         cpu = self.cpu_time()
-        busy = cpu - self.cpu_when_asked
+        busy = cpu - self.cpu_at_call
         if min(self.held, busy) > LONG_STEP and not self.record.allows("blocks_loop"):
             what = f"the loop was kept busy for {busy:.2f} s of CPU time"
             place = innermost_of_ours(self.calls)
             self.record.add(Problem(what, place, details=shown(self.calls)))
         self.has_answered = True
-        self.cpu_when_asked = cpu
+        self.cpu_at_call = cpu
 
     def expire(self, reason: str) -> None:
         """Cancel the test, and keep what waits where."""
