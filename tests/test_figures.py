@@ -1,4 +1,4 @@
-"""The README quotes what was measured, and nothing else."""
+"""The documents quote what was measured, and nothing else."""
 
 import importlib.util
 import json
@@ -26,26 +26,36 @@ def report() -> ModuleType:
     return module
 
 
-def test_the_readmes_table_is_what_was_measured(report: ModuleType) -> None:
-    readme = (TEMPLATE / "README.md").read_text(encoding="utf-8")
-    (table,) = re.findall(f"{report.BEGIN}(.*?){report.END}", readme, re.DOTALL)
-    assert table == report.table(), (
-        "run `uv run --group bench python benchmarks/report.py`"
-    )
+def test_the_tables_are_what_was_measured(report: ModuleType) -> None:
+    for file, bars in (
+        (report.PAGE, report.BARS),
+        (report.README, report.readme_bars()),
+    ):
+        text = file.read_text(encoding="utf-8")
+        (table,) = re.findall(f"{report.BEGIN}(.*?){report.END}", text, re.DOTALL)
+        assert table == report.table(bars), (
+            "run `uv run --group bench python benchmarks/report.py`"
+        )
+
+
+def test_the_readme_shows_five_figures(report: ModuleType) -> None:
+    assert len(report.readme_bars()) == len(report.README_FIGURES) == 5
 
 
 def test_every_figure_has_been_measured_and_says_with_what(report: ModuleType) -> None:
     for bar in report.BARS:
         assert bar.value() is not None, bar.figure
     for script in report.SCRIPTS:
-        told = json.loads(
-            (TEMPLATE / "docs" / "figures" / f"{script}.json").read_text(
-                encoding="utf-8"
-            )
-        )
-        assert {"command", "date", "machine", "python", "versions", "results"} == set(
-            told
-        )
+        file = TEMPLATE / "docs" / "figures" / f"{script}.json"
+        record = json.loads(file.read_text(encoding="utf-8"))
+        assert set(record) == {
+            "command",
+            "date",
+            "machine",
+            "python",
+            "versions",
+            "results",
+        }
 
 
 def test_every_benchmark_is_part_of_the_report(report: ModuleType) -> None:
@@ -53,12 +63,13 @@ def test_every_benchmark_is_part_of_the_report(report: ModuleType) -> None:
     assert scripts == {*report.SCRIPTS, "report", "timeline", "harness"}
 
 
-def test_the_pictures_that_the_readme_shows_are_there() -> None:
-    readme = (TEMPLATE / "README.md").read_text(encoding="utf-8")
-    pictures = re.findall(r"\]\((docs/[\w./]+)\)", readme)
-    assert len(pictures) >= 4
-    for picture in pictures:
-        assert (TEMPLATE / picture).exists(), picture
+def test_the_pictures_in_the_documents_exist() -> None:
+    for name in ("README.md", "docs/figures.md"):
+        page = TEMPLATE / name
+        pictures = re.findall(r"!\[.*?\]\(([\w./]+)\)", page.read_text("utf-8"))
+        assert pictures
+        for picture in pictures:
+            assert (page.parent / picture).exists(), picture
 
 
 def test_a_missed_bar_is_not_hidden(
@@ -74,4 +85,4 @@ def test_a_missed_bar_is_not_hidden(
         (tmp_path / "render.json").write_text(
             json.dumps({"results": {"ratio": ratio}}), encoding="utf-8"
         )
-        assert f"| {shown} |" in report.table()
+        assert f"| {shown} |" in report.table(report.BARS)

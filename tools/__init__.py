@@ -60,9 +60,8 @@ def execute(
     )
 
 
-def put_into_readme(begin: str, text: str, end: str) -> None:
-    """Replace what stands in the README between two markers."""
-    readme = TEMPLATE / "README.md"
-    before, _, rest = readme.read_text(encoding="utf-8").partition(begin)
+def put_between(file: Path, begin: str, text: str, end: str) -> None:
+    """Replace what is between two markers in a file."""
+    before, _, rest = file.read_text(encoding="utf-8").partition(begin)
     after = rest.partition(end)[2]
-    readme.write_text(before + begin + text + end + after, encoding="utf-8")
+    file.write_text(before + begin + text + end + after, encoding="utf-8")

@@ -1,5 +1,6 @@
-"""Write the README's table of bugs: plant each into plain pytest-asyncio and into a
-project of this template.
+"""Write the table of bugs in docs/bugs.md.
+
+Plants each bug into plain pytest-asyncio and into a project of this template.
 
 uv run python -m tools.bug_table
 """
@@ -11,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from tests.planting import FILES, guarded_outcome, plain_outcome, row
 
-from . import put_into_readme, render
+from . import TEMPLATE, put_between, render
 
 BEGIN, END = "<!-- bug table: begin -->\n", "<!-- bug table: end -->\n"
 
@@ -30,7 +31,8 @@ def main() -> None:
             plain = plain_outcome(project, Path(out) / "plain", file)
             rows.append(row(file, plain, guarded_outcome(project, file)))
             print(rows[-1])
-    put_into_readme(BEGIN, "\n".join(rows) + "\n", END)
+    page = TEMPLATE / "docs" / "bugs.md"
+    put_between(page, BEGIN, "\n".join(rows) + "\n", END)
 
 
 if __name__ == "__main__":
