@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
@@ -12,24 +13,44 @@ pytestmark = pytest.mark.quick
 
 
 def options_of(starter: str) -> dict[str, str]:
-    """Return the options of a starter's `main`, and the help text of each."""
-    path = TEMPLATE / "templates" / starter / "app.py"
+    """Return the options of a starter, and the help text of each.
+
+    The texts are in the docstring of `main`, or in `Parameter(help=...)`.
+    """
+    folder = TEMPLATE / "templates" / starter
+    texts = in_docstring(folder / "app.py")
+    for path in folder.glob("*.py"):
+        texts |= in_parameters(path)
+    assert texts
+    return texts
+
+
+def in_docstring(path: Path) -> dict[str, str]:
+    """Return the arguments that the docstring of `main` describes."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     (main,) = (
         node
         for node in tree.body
         if isinstance(node, ast.AsyncFunctionDef) and node.name == "main"
     )
-    docstring = ast.get_docstring(main) or ""
-    entries = re.findall(
-        r"^    (\w+): (.*(?:\n {8}.*)*)", docstring.partition("Args:")[2], re.MULTILINE
-    )
-    texts = {name: " ".join(text.split()) for name, text in entries}
-    arguments = main.args
-    names = [argument.arg for argument in [*arguments.args, *arguments.kwonlyargs]]
-    if arguments.vararg is not None:
-        names.insert(0, arguments.vararg.arg)
-    assert list(texts) == names, f"the docstring of {starter}'s main lists others"
+    arguments = (ast.get_docstring(main) or "").partition("Args:")[2]
+    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", arguments, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def in_parameters(path: Path) -> dict[str, str]:
+    """Return the parameters and fields that are annotated with a help text."""
+    texts = {}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.arg) and node.annotation is not None:
+            name, annotation = node.arg, node.annotation
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            name, annotation = node.target.id, node.annotation
+        else:
+            continue
+        for part in ast.walk(annotation):
+            if isinstance(part, ast.keyword) and part.arg == "help":
+                texts[name] = str(ast.literal_eval(part.value))
     return texts
 
 

@@ -111,6 +111,7 @@ def test_in_tests_only_imports_and_markers_change(
         expected = path.read_text(encoding="utf-8")
         for package in (starter, "shared"):
             expected = expected.replace(f"from {package}", "from exact")
+            expected = expected.replace(f"import {package}", "import exact")
         if mode == "auto":
             expected = expected.replace(MARKER, "")
         assert (project / "tests" / name).read_text(encoding="utf-8") == expected
