@@ -41,6 +41,7 @@ def refuse_option(_type: object, text: str) -> None:
 SourceName = Annotated[
     str, Parameter(allow_leading_hyphen=True, validator=refuse_option)
 ]
+Headers = Annotated[Sequence[str], Parameter(negative="", show_default=False)]
 Share = Annotated[float, Parameter(validator=Number(gte=0, lte=1))]
 
 # What ends a load with one line on stderr: bad input, or a database, network or disk
@@ -100,7 +101,7 @@ async def main(
     delimiter: str | None = None,
     encoding: str = "utf-8",
     items: str | None = None,
-    header: Sequence[str] = (),
+    header: Headers = (),
     timeout: PositiveFloat = 60.0,  # noqa: ASYNC109 - an option of the program
     attempts: PositiveInt = 5,
 ) -> int:
