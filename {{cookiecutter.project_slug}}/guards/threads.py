@@ -73,7 +73,7 @@ def note_executors(patch: pytest.MonkeyPatch, kind: type[Executor]) -> None:
 
 
 def note_worker(thread: threading.Thread, executor: Executor) -> None:
-    """Note a thread of an executor. It belongs to the code that created the executor."""
+    """Note a thread of an executor, which belongs to the creator of the executor."""
     start = executors.get(executor)
     if start is None or not start.by_us or start.in_wider_fixture:
         thread_owners[thread] = None
