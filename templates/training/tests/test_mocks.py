@@ -1,192 +1,197 @@
-"""Mocks where the loop meets processes, threads and disks: what works, what only seems
-to.
-"""
+"""Mocks where the event loop meets processes, threads and disks, by example."""
 
 import asyncio
 import errno
 import os
+import struct
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
-from functools import partial
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from unittest.mock import ANY, MagicMock, call, create_autospec
 
 import pytest
 from pytest_mock import MockerFixture
 
-from training.app import Checkpoint, main, serve, train
+import training.app as app
+import training.trainer as trainer
+from training.checkpoint import Checkpoint, load, save
+from training.trainer import Settings, Worker, train
 
-DONE = Checkpoint(history=[(0.25, 0.75)])
+Make = Callable[..., Checkpoint]
+ONE_EPOCH = Settings(epochs=1)
 
 
 @pytest.fixture
-def by() -> MagicMock:
-    """A class of processes that are none: they send a finished training and end."""
-    by: MagicMock = create_autospec(BaseProcess)
-    by.return_value.configure_mock(pid=None, exitcode=None)
-
-    # 1. What a mock was called with is the way to play the other side.
-    def start() -> None:
-        pipe, start, _ = by.call_args.kwargs["args"]
-        by.return_value.pid = 1
-        pipe.send(start)
-        pipe.send(DONE)
-
-    by.return_value.start.side_effect = start
-    return by
+def make_worker(make_checkpoint: Make) -> MagicMock:
+    """Makes a worker that trains one epoch, as a mock."""
+    make_worker: MagicMock = create_autospec(Worker)
+    # 1. A list as side_effect: each call returns its next item, or raises it.
+    worker = make_worker.return_value
+    worker.receive.side_effect = [make_checkpoint([]), make_checkpoint([0.25])]
+    return make_worker
 
 
-# 2. The autospec of a class is called like the class; its return_value is the one
-# instance.
+async def train_to_the_end(path: Path, make_worker: MagicMock) -> list[Checkpoint]:
+    """Return all checkpoints of a training of one epoch."""
+    return [
+        checkpoint async for checkpoint in train(ONE_EPOCH, None, path, make_worker)
+    ]
+
+
+# 2. The autospec of a class is called like the class. Its return_value is the instance.
 @pytest.mark.asyncio
-async def test_the_worker_is_made_once_and_told_where_to_start(
-    path: Path, by: MagicMock
+async def test_the_worker_is_made_with_the_settings_and_the_start(
+    path: Path, make_worker: MagicMock
 ) -> None:
-    start = Checkpoint(seed=7)
-    seen = [checkpoint.history async for checkpoint in train(start, 1, path, by)]
-    assert seen == [(), [(0.25, 0.75)]]
-    by.assert_called_once_with(target=ANY, args=(ANY, start, 1))
-    by.return_value.start.assert_called_once_with()
+    checkpoints = await train_to_the_end(path, make_worker)
+    assert [len(checkpoint.history) for checkpoint in checkpoints] == [0, 1]
+    make_worker.assert_called_once_with(ONE_EPOCH, None)
+    assert make_worker.return_value.receive.call_count == 2
 
 
-def test_an_autospecced_class_refuses_a_misspelt_argument(by: MagicMock) -> None:
-    with pytest.raises(TypeError, match="targt"):
-        by(targt=print)
+def test_an_autospec_refuses_arguments_that_the_class_does_not_have(
+    make_worker: MagicMock,
+) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'path'"):
+        make_worker(ONE_EPOCH, None, path="model.npz")
 
 
-# 3. Order across methods: the parent of them all has every call in its mock_calls. A
-# side_effect
-#    can change the mock, as the real method would change the real object.
+# 3. The order of calls of several methods is in the mock_calls of their parent.
 @pytest.mark.asyncio
-async def test_a_dead_worker_is_joined_before_its_exit_code_is_told(
-    path: Path, by: MagicMock
-) -> None:
-    worker = by.return_value
-    worker.start.side_effect = partial(worker.configure_mock, pid=1)
-    worker.join.side_effect = partial(worker.configure_mock, exitcode=3)
+async def test_a_worker_that_dies_is_closed(path: Path, make_worker: MagicMock) -> None:
+    worker = make_worker.return_value
+    worker.receive.side_effect = ChildProcessError("the worker died: exit code 3")
     with pytest.raises(ChildProcessError, match="exit code 3"):
-        _ = [checkpoint async for checkpoint in train(Checkpoint(), 1, path, by)]
-    assert worker.mock_calls == [call.start(), call.join(), call.kill(), call.join()]
+        await train_to_the_end(path, make_worker)
+    assert worker.mock_calls == [
+        call.start(),
+        call.receive(),
+        call.kill(),
+        call.close(),
+    ]
 
 
-# 4. An errno is enough to fill a disk: patch the one function that would meet it.
+# 4. An errno fills a disk: patch the one function that would report it.
 @pytest.mark.asyncio
-async def test_a_full_disk_is_told_and_the_last_checkpoint_stays(
-    path: Path, by: MagicMock, mocker: MockerFixture
+async def test_a_full_disk_ends_the_training_and_leaves_the_last_checkpoint(
+    path: Path, make_worker: MagicMock, make_checkpoint: Make, mocker: MockerFixture
 ) -> None:
-    await asyncio.to_thread(Checkpoint(seed=3).save, path)
+    await asyncio.to_thread(save, path, make_checkpoint([1.0, 0.5]))
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     fsync = mocker.patch.object(os, "fsync", autospec=True, side_effect=full)
     with pytest.raises(OSError, match="No space left"):
-        _ = [checkpoint async for checkpoint in train(Checkpoint(), 1, path, by)]
+        await train_to_the_end(path, make_worker)
     fsync.assert_called_once()
-    assert (await asyncio.to_thread(Checkpoint(seed=3).resume, path)).seed == 3
-    by.return_value.kill.assert_called_with()
+    saved = await asyncio.to_thread(load, path)
+    assert len(saved.history) == 2
+    make_worker.return_value.kill.assert_called_once_with()
 
 
-# 5. A spy lets the real code run, and records self too: here, in which state it was
-# saved.
+# 5. A spy lets the real function run, and records its calls and results.
 @pytest.mark.asyncio
-async def test_each_checkpoint_is_saved_before_it_is_seen(
-    path: Path, by: MagicMock, mocker: MockerFixture
+async def test_each_checkpoint_is_saved_once(
+    path: Path, make_worker: MagicMock, mocker: MockerFixture
 ) -> None:
-    save = mocker.spy(Checkpoint, "save")
-    async for checkpoint in train(Checkpoint(), 1, path, by):
-        assert save.call_args == call(checkpoint, path)
-    assert save.call_count == 2
+    save_spy = mocker.spy(trainer, "save")
+    checkpoints = await train_to_the_end(path, make_worker)
+    assert save_spy.call_args_list == [
+        call(path, checkpoint) for checkpoint in checkpoints
+    ]
 
 
-# 6. A side_effect that waits makes a thread slow for as long as the test likes. It must
-# be a
-#    threading.Event: an asyncio.Event would belong to the loop.
+# 6. A side_effect that waits makes a thread as slow as the test likes. It waits for a
+# threading.Event, since an asyncio.Event belongs to the event loop.
 @pytest.mark.asyncio
 async def test_a_cancellation_waits_for_a_slow_disk(
-    path: Path, by: MagicMock, mocker: MockerFixture
+    path: Path, make_worker: MagicMock, mocker: MockerFixture
 ) -> None:
-    saving, disk = threading.Event(), threading.Event()
+    saving = threading.Event()
+    disk = threading.Event()
 
-    def slow(self: Checkpoint, path: Path) -> None:
-        if self.history:
+    def save_slowly(_path: Path, checkpoint: Checkpoint) -> None:
+        if checkpoint.history:
             saving.set()
             disk.wait(5)
 
-    mocker.patch.object(Checkpoint, "save", autospec=True, side_effect=slow)
-
-    async def watch() -> None:
-        async for _ in train(Checkpoint(), 1, path, by):
-            pass
-
-    watching = asyncio.create_task(watch())
+    mocker.patch.object(trainer, "save", autospec=True, side_effect=save_slowly)
+    task = asyncio.create_task(train_to_the_end(path, make_worker))
     await asyncio.to_thread(saving.wait, 5)
-    watching.cancel()
-    assert await asyncio.wait([watching], timeout=0) == (set(), {watching})
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=0)
+    assert not done
     disk.set()
     with pytest.raises(asyncio.CancelledError):
-        await watching
+        await task
 
 
-# 7. An async generator: __aiter__ says what it yields, and its aclose is an AsyncMock.
+# 7. An async generator: __aiter__ says what it yields, and aclose is an AsyncMock.
 @pytest.mark.asyncio
 async def test_the_program_closes_the_generator_that_it_reads(
-    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    path: Path,
+    make_checkpoint: Make,
+    mocker: MockerFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run = create_autospec(AsyncGenerator, instance=True)
-    run.__aiter__.return_value = [DONE]
-    training = create_autospec(train, return_value=run)
-    monkeypatch.setitem(main.__globals__, "train", training)
-    assert await main(epochs=1, checkpoint=path) == 0
-    training.assert_called_once_with(ANY, 1, path)
-    run.aclose.assert_awaited_once_with()
-    assert "epoch   1/1  loss 0.2500  accuracy 0.7500" in capsys.readouterr().out
+    checkpoints = create_autospec(AsyncGenerator, instance=True)
+    checkpoints.__aiter__.return_value = [make_checkpoint([0.25])]
+    train_mock = mocker.patch.object(
+        app, "train", autospec=True, return_value=checkpoints
+    )
+    assert await app.main(epochs=1, checkpoint=path) == 0
+    train_mock.assert_called_once_with(ONE_EPOCH, None, path)
+    checkpoints.aclose.assert_awaited_once_with()
+    assert "epoch   1/1  loss 0.1250" in capsys.readouterr().out
 
 
-# 8. An async context manager: __aexit__ is awaited with the error that ends the body.
+# 8. An async context manager: __aexit__ is awaited with the error that ends the block.
 @pytest.mark.asyncio
 async def test_the_server_is_closed_when_the_training_fails(
-    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    path: Path, mocker: MockerFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    inside = MagicMock(AbstractAsyncContextManager)
-    inside.__aenter__.return_value = "http://here"
-    inside.__aexit__.return_value = None  # a true value would swallow the error
-    run = create_autospec(AsyncGenerator, instance=True)
-    run.__aiter__.side_effect = ChildProcessError("the worker died: exit code -9")
-    monkeypatch.setitem(
-        main.__globals__, "serve", create_autospec(serve, return_value=inside)
-    )
-    monkeypatch.setitem(
-        main.__globals__, "train", create_autospec(train, return_value=run)
-    )
-    assert await main(checkpoint=path) == 1
-    inside.__aexit__.assert_awaited_once_with(ChildProcessError, ANY, ANY)
-    assert capsys.readouterr() == (
-        "status: http://here/status\n",
-        "the worker died: exit code -9\n",
-    )
+    server = MagicMock(AbstractAsyncContextManager)
+    server.__aenter__.return_value = "http://127.0.0.1:1"
+    server.__aexit__.return_value = None  # a true value would suppress the error
+    checkpoints = create_autospec(AsyncGenerator, instance=True)
+    checkpoints.__aiter__.side_effect = ChildProcessError("the worker died")
+    mocker.patch.object(app, "serve", autospec=True, return_value=server)
+    mocker.patch.object(app, "train", autospec=True, return_value=checkpoints)
+    assert await app.main(checkpoint=path) == 1
+    server.__aexit__.assert_awaited_once_with(ChildProcessError, ANY, ANY)
+    assert capsys.readouterr().err == "the worker died\n"
 
 
-# 9. The environment is a dict: patched as one, it comes back as it was.
-@pytest.mark.parametrize(
-    ("given", "used"), [({}, "1"), ({"OMP_NUM_THREADS": "4"}, "4")]
-)
-@pytest.mark.asyncio
-async def test_the_worker_gets_one_thread_unless_told_otherwise(
-    path: Path, by: MagicMock, mocker: MockerFixture, given: dict[str, str], used: str
+# 9. Only the process is a mock; the pipe is real. So what a dying process leaves in it
+# can be written by the test.
+@pytest.mark.parametrize("rest", [b"", struct.pack("!i", 1000) + b"half a message"])
+def test_a_worker_that_dies_in_the_middle_of_a_message_is_reported(
+    mocker: MockerFixture, rest: bytes
 ) -> None:
-    mocker.patch.dict(os.environ)
-    os.environ.pop("OMP_NUM_THREADS", None)
-    os.environ.update(given)
-    _ = [checkpoint async for checkpoint in train(Checkpoint(), 1, path, by)]
-    assert os.environ["OMP_NUM_THREADS"] == used
+    process = create_autospec(SpawnProcess, instance=True, pid=1, exitcode=-9)
+    context = mocker.patch.object(trainer, "get_context", autospec=True)
+    context.return_value.Process.return_value = process
+    worker = Worker(ONE_EPOCH, None)
+
+    def write_and_die() -> None:
+        pipe, _, _ = context.return_value.Process.call_args.kwargs["args"]
+        os.write(pipe.fileno(), rest)
+
+    process.start.side_effect = write_and_die
+    worker.start()
+    with pytest.raises(ChildProcessError, match=r"^the worker died: exit code -9$"):
+        worker.receive()
+    worker.close()
+    process.join.assert_called_with()
+    process.close.assert_called_once_with()
 
 
-# 10. Called is not awaited: only assert_awaited sees a forgotten await.
+# 10. Called is not awaited: only assert_awaited notices a forgotten await.
 @pytest.mark.asyncio
-async def test_a_call_alone_closes_nothing() -> None:
-    run = create_autospec(AsyncGenerator, instance=True)
-    closing = run.aclose()
-    run.aclose.assert_called_once_with()
-    run.aclose.assert_not_awaited()
+async def test_a_call_without_await_does_not_close_a_generator() -> None:
+    checkpoints = create_autospec(AsyncGenerator, instance=True)
+    closing = checkpoints.aclose()
+    checkpoints.aclose.assert_called_once_with()
+    checkpoints.aclose.assert_not_awaited()
     await closing
-    run.aclose.assert_awaited_once_with()
+    checkpoints.aclose.assert_awaited_once_with()
