@@ -67,6 +67,9 @@ async def main(
             start = await asyncio.to_thread(load_start, checkpoint, settings)
             result = await run_training(settings, start, checkpoint, port, json)
             print_result(result, checkpoint, json)
+    except BrokenPipeError:
+        # The reader of stdout has left, as `| head` does. __main__.py ends quietly.
+        raise
     except (OSError, ValueError) as error:
         print(printable(error), file=sys.stderr)
         return 1

@@ -16,7 +16,11 @@ import pytest_asyncio
 from training.checkpoint import Checkpoint, Epoch, save
 from training.data import load_data
 from training.model import start_training, train_epochs
-from training.trainer import Settings, Worker, send_checkpoints
+from training.trainer import (
+    Settings,
+    Worker,
+    send_checkpoints,
+)
 
 
 class ThreadWorker(Worker):

@@ -211,6 +211,24 @@ async def test_a_failure_is_one_line(
     )
 
 
+@pytest.mark.asyncio
+async def test_a_reader_that_leaves_is_not_reported_as_a_failure(
+    path: Path,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def print_to_a_closed_pipe(*_results: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(app, "print_epoch", print_to_a_closed_pipe)
+    with pytest.raises(BrokenPipeError):
+        await run(path, settings)
+    assert capsys.readouterr().err == ""
+    saved = await asyncio.to_thread(load, path)
+    assert len(saved.history) == 1
+
+
 # --- Status
 
 

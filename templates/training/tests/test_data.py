@@ -6,7 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.data import Part, load_data, scaling, split
+from training.data import (
+    Part,
+    load_data,
+    scaling,
+    split,
+)
 
 
 def write(folder: Path, text: str) -> Path:

@@ -5,7 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.checkpoint import Checkpoint, decode, encode
+from training.checkpoint import (
+    Checkpoint,
+    decode,
+    encode,
+)
 from training.data import Dataset, Part, load_data
 from training.model import start_training, train_epochs
 from training.trainer import Settings

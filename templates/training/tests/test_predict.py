@@ -9,7 +9,11 @@ import pytest
 
 from training.checkpoint import Checkpoint, save
 from training.data import load_data
-from training.model import create_model, set_weights, start_training
+from training.model import (
+    create_model,
+    set_weights,
+    start_training,
+)
 from training.predict import predict, predict_file
 
 

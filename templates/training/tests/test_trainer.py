@@ -18,7 +18,12 @@ import pytest
 from training.checkpoint import Checkpoint, encode, load
 from training.data import load_data
 from training.model import start_training, train_epochs
-from training.trainer import Settings, Worker, run_worker, train
+from training.trainer import (
+    Settings,
+    Worker,
+    run_worker,
+    train,
+)
 
 Make = Callable[..., Checkpoint]
 MakeWorker = Callable[[Settings, Checkpoint | None], Worker]
