@@ -87,7 +87,11 @@ class Checkpoint:
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Replace the file with this checkpoint. Raises OSError if that fails."""
+    """Replace the file with this checkpoint.
+
+    Raises OSError if that fails, and ValueError if the checkpoint is not sound. The
+    file then stays as it was.
+    """
     replace_file(path, encode(checkpoint))
 
 
@@ -133,7 +137,10 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
-    """Return the content of a checkpoint's file: the same bytes for the same state."""
+    """Return the content of a checkpoint's file: the same bytes for the same state.
+
+    Raises ValueError if `decode` would refuse it, for example because of a NaN.
+    """
     history = [
         [epoch.training_loss, epoch.validation_loss, epoch.validation_accuracy]
         for epoch in checkpoint.history
@@ -156,6 +163,8 @@ def encode(checkpoint: Checkpoint) -> bytes:
     for number, weights in enumerate(checkpoint.best_weights):
         arrays[f"best_weights_{number}"] = weights
     arrays["digest"] = np.array(digest(arrays), np.str_)
+    # What could not be loaded must not replace a checkpoint that can.
+    check(arrays)
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
     return file.getvalue()

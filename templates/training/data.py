@@ -207,9 +207,13 @@ def scaling(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean and the standard deviation of each column.
 
     `(inputs - mean) / deviation` has columns of similar size, which is what the model
-    learns from. The deviation of a constant column is given as 1.
+    learns from. The deviation of a constant column is given as 1. Raises ValueError if
+    the numbers are too large to compute it.
     """
-    mean = inputs.mean(axis=0)
-    deviation = inputs.std(axis=0)
+    with np.errstate(over="ignore"):
+        mean = inputs.mean(axis=0)
+        deviation = inputs.std(axis=0)
+    if not np.isfinite(deviation).all():
+        raise ValueError("the numbers in the data are too large")
     deviation[deviation == 0] = 1
     return mean, deviation

@@ -70,6 +70,15 @@ def test_saving_creates_the_folder_and_leaves_no_other_file(
     assert len(load(path).history) == 2
 
 
+def test_what_could_not_be_loaded_is_not_saved(
+    path: Path, make_checkpoint: Make
+) -> None:
+    save(path, make_checkpoint([1.0]))
+    with pytest.raises(ValueError, match="'history' has numbers that are not finite"):
+        save(path, make_checkpoint([1.0, float("nan")]))
+    assert len(load(path).history) == 1
+
+
 class ShortFile(io.FileIO):
     """A file on a disk that runs full: it stores a part of what is written.
 

@@ -99,3 +99,9 @@ def test_scaling_gives_columns_of_similar_size() -> None:
     inputs = np.array([[1.0, 1000.0, 7.0], [3.0, 5000.0, 7.0]])
     mean, deviation = scaling(inputs)
     assert ((inputs - mean) / deviation).tolist() == [[-1, -1, 0], [1, 1, 0]]
+
+
+def test_numbers_too_large_to_scale_are_refused() -> None:
+    inputs = np.array([[1.0, 1e308], [1.0, -1e308], [1.0, 1e308]])
+    with pytest.raises(ValueError, match="too large"):
+        scaling(inputs)
