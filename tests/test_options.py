@@ -11,6 +11,9 @@ from .conftest import STARTERS, TEMPLATE
 
 pytestmark = pytest.mark.quick
 
+# What goes in and where it comes out is different in each starter.
+OF_THE_DOMAIN = {"source", "to"}
+
 
 def options_of(starter: str) -> dict[str, str]:
     """Return the options of a starter, and the help text of each.
@@ -62,9 +65,10 @@ def test_every_option_has_a_help_text_that_is_a_sentence(starter: str) -> None:
 
 
 def test_the_same_option_has_the_same_words_in_every_starter() -> None:
+    """The first sentence is the same. A starter may add another one."""
     texts: dict[str, set[str]] = defaultdict(set)
     for starter in STARTERS:
         for name, text in options_of(starter).items():
-            texts[name].add(text)
-    different = {name: found for name, found in texts.items() if len(found) > 1}
-    assert not different
+            texts[name].add(text.partition(". ")[0].rstrip("."))
+    different = {name for name, found in texts.items() if len(found) > 1}
+    assert different <= OF_THE_DOMAIN, {name: texts[name] for name in different}

@@ -33,7 +33,7 @@ async def main(
     transfers: NonNegativeInt = 1000,
     concurrency: PositiveInt = 10,
     timeout: PositiveFloat = 30.0,  # noqa: ASYNC109 - an option of the program
-    patience: NonNegativeFloat = 60.0,
+    reconnect_timeout: NonNegativeFloat = 60.0,
 ) -> int:
     """Make random transfers between accounts, and print the balances.
 
@@ -47,7 +47,7 @@ async def main(
         transfers: Number of transfers.
         concurrency: Maximum number of operations at the same time.
         timeout: Time limit for one attempt, in seconds.
-        patience: Time limit for a lost database to come back, in seconds.
+        reconnect_timeout: Time limit for the server to come back, in seconds.
     """
     try:
         async with open_ledger(
@@ -56,7 +56,7 @@ async def main(
             if statement is not None:
                 await print_statement(ledger, statement, json=json)
             else:
-                recovery = Recovery(patience)
+                recovery = Recovery(reconnect_timeout)
                 names = [f"account {number:04}" for number in range(1, accounts + 1)]
                 await make_transfers(ledger, names, transfers, concurrency, recovery)
                 print_balances(await recovery.call(ledger.balances), json=json)

@@ -21,22 +21,22 @@ WARNING_INTERVAL = 10.0  # seconds
 class Recovery:
     """Repeats operations of all workers while the database is not available.
 
-    Each may be repeated for up to `patience` seconds. During an outage there is a
-    warning every WARNING_INTERVAL seconds, however many workers it concerns.
+    Each may be repeated for up to `reconnect_timeout` seconds. During an outage there
+    is a warning every WARNING_INTERVAL seconds, however many workers it concerns.
     """
 
-    def __init__(self, patience: float) -> None:
-        self.patience = patience
+    def __init__(self, reconnect_timeout: float) -> None:
+        self.reconnect_timeout = reconnect_timeout
         self._warned_at = -math.inf
 
     async def call(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Return what the operation returns, repeating it if necessary.
 
         It must be safe to repeat. Raises the UnavailableError of the last attempt when
-        the patience is exhausted, and any other error at once.
+        the time limit is reached, and any other error at once.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.patience
+        deadline = loop.time() + self.reconnect_timeout
         failures = 0
         while True:
             try:
@@ -53,7 +53,9 @@ class Recovery:
         now = asyncio.get_running_loop().time()
         if now - self._warned_at >= WARNING_INTERVAL:
             self._warned_at = now
-            log.warning("trying again for up to %g s: %s", self.patience, error)
+            log.warning(
+                "trying again for up to %g s: %s", self.reconnect_timeout, error
+            )
 
 
 def backoff(failures: int) -> float:

@@ -49,10 +49,11 @@ async def main(
         urls: What to download; each file gets the last part of its URL as its name.
         to: Folder, or s3://bucket/prefix, gs://bucket/prefix, az://container/prefix.
         from_file: File with more URLs, one per line, each with its sha256 if known.
-        header: "Name: value" to send with each request; can be given several times.
-        concurrency: Maximum number of downloads at the same time.
-        attempts: Maximum number of attempts in a row that bring nothing new.
-        timeout: Time limit for connecting and for each pause of a server, in seconds.
+        header: Header to send, as in "Authorization: Bearer x"; may be repeated.
+        concurrency: Maximum number of operations at the same time.
+        attempts: Maximum number of attempts. Only those count that bring nothing new.
+        timeout: Time limit for one attempt, in seconds. It starts again when data
+            arrives.
         overwrite: Download files again that are present in their current version.
     """
     try:

@@ -55,7 +55,7 @@ async def main(
         timeout: Time limit for one attempt, in seconds.
         redeliver: Time without a sign of life from a worker, in seconds, after which
             another worker gets its jobs. The same for all workers.
-        reconnect_timeout: Time limit for the broker to come back, in seconds.
+        reconnect_timeout: Time limit for the server to come back, in seconds.
     """
     patience = Patience(reconnect_timeout)
     try:

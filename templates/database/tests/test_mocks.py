@@ -248,7 +248,7 @@ async def test_an_error_of_a_worker_is_printed_in_one_line(
         RefusedError("no money"),
         UnavailableError("the server has gone"),
     ]
-    assert await main(transfers=5, concurrency=1, patience=0) == 1
+    assert await main(transfers=5, concurrency=1, reconnect_timeout=0) == 1
     assert capsys.readouterr() == ("", "the server has gone\n")
     fake.open_missing_accounts.side_effect = RefusedError(
         "no account for less than 200.00"

@@ -94,7 +94,7 @@ async def test_a_server_that_stays_away_ends_the_run_in_one_line(
 
     stopping: list[asyncio.Task[None]] = []
     mocker.patch.object(Ledger, "transfer", autospec=True, side_effect=transfer)
-    status = await main(database_url=postgres_url, transfers=300, patience=0)
+    status = await main(database_url=postgres_url, transfers=300, reconnect_timeout=0)
     ended.set()
     await asyncio.gather(*stopping)
     assert status == 1

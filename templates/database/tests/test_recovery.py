@@ -43,7 +43,7 @@ async def test_it_is_repeated_until_the_database_is_back() -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_patience_is_the_limit() -> None:
+async def test_repeating_ends_at_the_time_limit() -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     with pytest.raises(UnavailableError, match="the server has gone"):
@@ -52,7 +52,7 @@ async def test_the_patience_is_the_limit() -> None:
 
 
 @pytest.mark.asyncio
-async def test_without_patience_there_is_one_attempt() -> None:
+async def test_with_a_time_limit_of_0_there_is_one_attempt() -> None:
     operation = Operation(down=1000)
     with pytest.raises(UnavailableError):
         await Recovery(0).call(operation)
