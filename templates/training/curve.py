@@ -70,7 +70,7 @@ def draw_curve(history: Sequence[Epoch], best_epoch: int) -> str:
     if history:
         x = x_of(best_epoch, len(history))
         content.append(line(x, 0, x, HEIGHT, color="lightgray"))
-        content.append(text(x + 5, 15, f"best: epoch {best_epoch}"))
+        content.append(text(0, -15, f"lowest validation loss: epoch {best_epoch}"))
     content.append(curve(training_losses, highest, "steelblue"))
     content.append(text(WIDTH - 150, -35, "training loss", "steelblue"))
     content.append(curve(validation_losses, highest, "darkorange"))

@@ -8,7 +8,12 @@ from xml.etree import ElementTree
 import pytest
 
 from training.checkpoint import Checkpoint
-from training.curve import draw_curve, save_history
+from training.curve import (
+    MARGIN,
+    WIDTH,
+    draw_curve,
+    save_history,
+)
 
 Make = Callable[..., Checkpoint]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -24,7 +29,16 @@ def test_the_curve_has_a_point_per_epoch(
     curves = [line.attrib["points"].split() for line in root.iter(f"{SVG}polyline")]
     assert [len(points) for points in curves] == [len(losses), len(losses)]
     texts = " ".join(root.itertext())
-    assert (f"best: epoch {checkpoint.best_epoch}" in texts) == bool(losses)
+    assert (f"loss: epoch {checkpoint.best_epoch}" in texts) == bool(losses)
+
+
+def test_no_text_is_cut_off_at_the_right_edge(make_checkpoint: Make) -> None:
+    checkpoint = make_checkpoint([float(loss) for loss in range(1000, 0, -1)])
+    image = draw_curve(checkpoint.history, checkpoint.best_epoch)
+    root = ElementTree.fromstring(image)  # noqa: S314 - our own
+    for text in root.iter(f"{SVG}text"):
+        width = 8 * len(text.text or "")
+        assert float(text.attrib["x"]) + width <= WIDTH + MARGIN
 
 
 def test_the_highest_loss_is_at_the_upper_edge(make_checkpoint: Make) -> None:
