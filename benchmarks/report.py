@@ -102,6 +102,15 @@ BARS = [
         2,
         " ms",
     ),
+    Bar(
+        "guards",
+        "the same with sockets and mocks",
+        "plain pytest-asyncio",
+        ("busy_cost_cpu_ms",),
+        "<=",
+        2,
+        " ms",
+    ),
     Bar("suite", "the template's own tests", "2 cores", ("minutes",), "<=", 12, " min"),
     Bar(
         "api_client",
