@@ -30,7 +30,7 @@ CHILD = """
 import asyncio, json, logging, resource, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from app import main
+from {starter}.app import main
 async def work(n, url): return await main({arguments})
 if __name__ == "__main__":
     logging.disable()
@@ -121,12 +121,12 @@ def measure(starter: str, n: int, url: str) -> tuple[float, float]:
         if prepare:
             prepare(folder, n)
         (folder / "work.py").write_text(
-            CHILD.format(arguments=arguments), encoding="utf-8"
+            CHILD.format(starter=starter, arguments=arguments), encoding="utf-8"
         )
         command = [
             sys.executable,
             "work.py",
-            str(TEMPLATE / "templates" / starter),
+            str(TEMPLATE / "templates"),
             str(n),
             url,
         ]
