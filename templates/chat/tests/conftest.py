@@ -1,35 +1,90 @@
-"""A room on a local port, real WebSocket clients, and a bot that speaks as a test
-wants.
-"""
+"""A room on a local port, real WebSocket clients, and bots with a script."""
 
 import asyncio
+import json
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Sequence,
+)
 from typing import IO, Any
 
 import aiohttp
 import pytest
 import pytest_asyncio
-from aiohttp import web
+from aiohttp import WSMsgType, web
 from yarl import URL
 
-from chat.app import Room, main
+from chat.app import main
+from chat.history import Message
+from chat.room import Room
+from chat.server import application, make_runner
 
-Enter = Callable[..., Awaitable[aiohttp.ClientWebSocketResponse]]
-Words = asyncio.Queue[str | Exception | None]
+
+class Peer:
+    """A client in the room."""
+
+    def __init__(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+        self.ws = ws
+        self.welcome: dict[str, Any] = {}
+
+    async def send(self, **message: Any) -> None:
+        """Send a message as JSON."""
+        await self.ws.send_json(message)
+
+    async def say(self, *texts: str) -> None:
+        """Say each text."""
+        for text in texts:
+            await self.send(type="message", text=text)
+
+    async def receive(self, *, all_types: bool = False) -> dict[str, Any]:
+        """Return the next message; by default not of those who enter or leave."""
+        while True:
+            message: dict[str, Any] = await self.ws.receive_json()
+            if all_types or message["type"] not in {"joined", "left"}:
+                return message
+
+    async def heard(self, count: int = 1) -> list[str]:
+        """Return the next messages, each as "name: text" or "type: text"."""
+        lines = []
+        for _ in range(count):
+            message = await self.receive()
+            if message["type"] == "message":
+                lines.append(f"{message['name']}: {message['text']}")
+            else:
+                texts = [message.get(key) for key in ("text", "note", "reason")]
+                lines.append(f"{message['type']}: {''.join(filter(None, texts))}")
+        return lines
+
+    async def goodbye(self) -> tuple[int, str]:
+        """Skip what comes before the server's close; return its code and its reason."""
+        message = await self.ws.receive()
+        while message.type is WSMsgType.TEXT:
+            message = await self.ws.receive()
+        assert message.type is WSMsgType.CLOSE
+        return message.data, message.extra or ""
+
+    async def close(self) -> None:
+        """Leave the room."""
+        await self.ws.close()
 
 
 @pytest.fixture
-def words() -> Words:
-    """What the bot says, as soon as it is put in; None ends its answer, an exception
-    breaks it.
+def words() -> asyncio.Queue[str | Exception | None]:
+    """What the bot says, as soon as it is put in.
+
+    None ends its answer, and an exception is raised.
     """
-    return Words()
+    return asyncio.Queue()
 
 
 @pytest.fixture
-def asked() -> list[str]:
-    """What the bot has been asked."""
+def asked() -> list[list[str]]:
+    """The conversations that the bot got, each message as "name: text"."""
     return []
 
 
@@ -40,13 +95,20 @@ def silent() -> asyncio.Event:
 
 
 @pytest.fixture
-def room(words: Words, asked: list[str], silent: asyncio.Event) -> Room:
-    """The room; a test may change its limits before somebody comes."""
+def room(
+    words: asyncio.Queue[str | Exception | None],
+    asked: list[list[str]],
+    silent: asyncio.Event,
+) -> Room:
+    """The room; a test may change its limits before a client enters."""
 
-    async def reply(text: str) -> AsyncGenerator[str, None]:
-        asked.append(text)
+    async def reply(conversation: Sequence[Message]) -> AsyncGenerator[str, None]:
+        asked.append([f"{message.name}: {message.text}" for message in conversation])
         try:
-            while (word := await words.get()) is not None:
+            while True:
+                word = await words.get()
+                if word is None:
+                    return
                 if isinstance(word, Exception):
                     raise word
                 yield word
@@ -58,10 +120,9 @@ def room(words: Words, asked: list[str], silent: asyncio.Event) -> Room:
 
 @pytest_asyncio.fixture
 async def runner(room: Room) -> AsyncIterator[web.AppRunner]:
-    """What serves the room; not a TestServer, which cancels the handler of whoever has
-    left.
-    """
-    runner = web.AppRunner(room.application(), access_log=None)
+    """Runs the web application of the room."""
+    app = application(room, ["https://chat.example.com/"])
+    runner = make_runner(app)
     await runner.setup()
     yield runner
     await runner.cleanup()
@@ -69,7 +130,7 @@ async def runner(room: Room) -> AsyncIterator[web.AppRunner]:
 
 @pytest_asyncio.fixture
 async def url(runner: web.AppRunner) -> URL:
-    """Where the room listens: a free port."""
+    """The address of the page, on a free port."""
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     return URL(site.name)
@@ -77,61 +138,81 @@ async def url(runner: web.AppRunner) -> URL:
 
 @pytest_asyncio.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    """An HTTP session with room for as many clients as a test likes, closed after
-    it.
-    """
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0)
-    ) as session:
+    """An HTTP session for any number of connections."""
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
         yield session
 
 
-@pytest_asyncio.fixture
-async def enter(url: URL, session: aiohttp.ClientSession) -> AsyncIterator[Enter]:
-    """Enter the room under a name, and be welcomed; the options are those of
-    `ws_connect`.
+@pytest.fixture
+def enter(url: URL, session: aiohttp.ClientSession) -> Callable[..., Awaitable[Peer]]:
+    """Enters the room under a name; the options are those of `ws_connect`.
+
+    The room is that of the fixture `room`, unless `at` is the URL of another one.
     """
+    inside: list[Peer] = []
 
-    inside: list[aiohttp.ClientWebSocketResponse] = []
-
-    async def enter(name: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
-        place = (url / "ws").with_query(name=name)
-        ws: aiohttp.ClientWebSocketResponse = await session.ws_connect(place, **options)
-        inside.append(ws)
-        assert await ws.receive_json() == {"type": "welcome", "name": name}
-        return ws
+    async def enter(name: str, *, at: str = "", **options: Any) -> Peer:
+        place = (URL(at or str(url)) / "ws").with_query(name=name)
+        peer = Peer(await session.ws_connect(place, **options))
+        inside.append(peer)
+        peer.welcome = await peer.receive()
+        assert peer.welcome["type"] == "welcome"
+        return peer
 
     yield enter
     for ws in inside:
         await ws.close()
 
 
+@pytest.fixture
+def until_left(
+    session: aiohttp.ClientSession,
+) -> Callable[[URL, int], Awaitable[None]]:
+    """Waits until so many clients are left; for tests on a virtual clock."""
+
+    async def until_left(url: URL, left: int) -> None:
+        for _ in range(100):
+            async with session.get(url / "healthz") as response:
+                if (await response.json())["clients"] == left:
+                    return
+            await asyncio.sleep(1)
+        raise AssertionError("a client stays")
+
+    return until_left
+
+
+UPGRADE = """\
+GET /ws?name=Slow HTTP/1.1\r
+Host: localhost\r
+Connection: Upgrade\r
+Upgrade: websocket\r
+Sec-WebSocket-Version: 13\r
+Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r
+\r
+"""
+
+
 @pytest_asyncio.fixture
-async def stall() -> AsyncIterator[Callable[[URL], Awaitable[object]]]:
-    """Let somebody enter a room who takes nothing from the network, not even the
-    welcome.
+async def enter_raw() -> AsyncIterator[Callable[[URL], Awaitable[Any]]]:
+    """Enters a room without a WebSocket library; returns an asyncio.StreamWriter.
+
+    It reads nothing but the first byte, and its system does not take much more.
     """
     writers: list[asyncio.StreamWriter] = []
 
-    async def stall(url: URL) -> None:
+    async def enter_raw(url: URL) -> asyncio.StreamWriter:
         sock = socket.socket()
-        sock.setsockopt(
-            socket.SOL_SOCKET, socket.SO_RCVBUF, 4096
-        )  # nor does its system take much
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, (url.host, url.port))
         reader, writer = await asyncio.open_connection(sock=sock, limit=1)
         writers.append(writer)
-        upgrade = (
-            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-        )
-        key = f"Sec-WebSocket-Key: {'A' * 22}==\r\n\r\n"
-        writer.write(
-            f"GET /ws?name=Slow HTTP/1.1\r\nHost: {url.host}\r\n{upgrade}{key}".encode()
-        )
-        await reader.read(1)  # more has come, and the reader has paused its transport
+        writer.write(UPGRADE.encode())
+        await reader.read(1)  # more has come, so the reader has paused its transport
+        return writer
 
-    yield stall
+    yield enter_raw
     for writer in writers:
         writer.transport.abort()
 
@@ -148,11 +229,83 @@ async def address(monkeypatch: pytest.MonkeyPatch) -> asyncio.Future[str]:
     return address
 
 
+# --- A local model server
+
+
+Chunk = bytes | asyncio.Event | None
+
+
+def event(text: str, finish_reason: str | None = None) -> bytes:
+    """Return the event by which a model server sends a part of its answer."""
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish_reason}
+    return f"data: {json.dumps({'choices': [choice]})}\n\n".encode()
+
+
+class ModelServer:
+    """An OpenAI-compatible server that sends `chunks`, as a test wants them.
+
+    An event among the chunks delays what comes after it until a test sets the event;
+    None breaks the connection.
+    """
+
+    DONE = b"data: [DONE]\n\n"
+    event = staticmethod(event)
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.chunks: list[Chunk] = [event("Hello"), event("", "stop"), self.DONE]
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.bodies: list[dict[str, Any]] = []
+        self.authorization: str | None = None
+        self.request_ended = asyncio.Event()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request for a completion."""
+        self.bodies.append(await request.json())
+        self.authorization = request.headers.get("Authorization")
+        response = web.StreamResponse(status=self.status, headers=self.headers)
+        response.content_type = "text/event-stream"
+        try:
+            await response.prepare(request)
+            for chunk in self.chunks:
+                if isinstance(chunk, asyncio.Event):
+                    await chunk.wait()
+                elif chunk is None:
+                    assert request.transport
+                    request.transport.abort()
+                else:
+                    await response.write(chunk)
+            return response
+        finally:
+            self.request_ended.set()
+
+
+@pytest_asyncio.fixture
+async def model_server() -> AsyncIterator[ModelServer]:
+    """A model server on a free port."""
+    server = ModelServer()
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", server.handle)
+    runner = web.AppRunner(
+        app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
+    )
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    server.url = f"{site.name}/v1"
+    yield server
+    await runner.cleanup()
+
+
+# --- For test_main.py
+
+
 @pytest.fixture
 def taken_port() -> Iterator[int]:
-    """A port on which somebody else listens."""
-    with socket.create_server(("127.0.0.1", 0)) as somebody:
-        yield somebody.getsockname()[1]
+    """A port on which another program listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
 
 
 @pytest.fixture
@@ -175,7 +328,7 @@ def busy_args() -> list[str]:
 
 @pytest.fixture
 def until_busy() -> Callable[[IO[str], IO[str]], Awaitable[object]]:
-    """Return when it listens."""
+    """Returns when it listens."""
 
     async def until_busy(stdout: IO[str], _stderr: IO[str]) -> None:
         line = await asyncio.to_thread(stdout.readline)
@@ -186,5 +339,5 @@ def until_busy() -> Callable[[IO[str], IO[str]], Awaitable[object]]:
 
 @pytest.fixture
 def drains() -> bool:
-    """A signal lets it say goodbye to everybody, and that is a success."""
+    """A signal makes it close all connections properly, and that is a success."""
     return True

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 from unittest.mock import ANY, AsyncMock, MagicMock, call, create_autospec
 
@@ -12,9 +12,12 @@ from aiohttp import WSMsgType, web
 from pytest_mock import MockerFixture
 from yarl import URL
 
-from chat.app import Client, Room, reply
+from chat.bot import reply
+from chat.history import Message
+from chat.limits import Limits
+from chat.room import Client, Room
 
-Enter = Callable[..., Awaitable[aiohttp.ClientWebSocketResponse]]
+Enter = Callable[..., Awaitable[Any]]
 
 
 # Reading a big class for its spec takes long: a fixture that is not async does it off
@@ -42,8 +45,8 @@ def transport() -> Any:
 
 
 def client(ws: Any, transport: Any) -> Client:
-    """Return somebody made of mocks."""
-    return Client("somebody", ws, transport, asyncio.timeout(None))
+    """Return a client made of mocks."""
+    return Client(name="Ann", ws=ws, transport=transport)
 
 
 def notice(text: str) -> tuple[bytes, WSMsgType]:
@@ -58,7 +61,7 @@ def notice(text: str) -> tuple[bytes, WSMsgType]:
 async def test_a_mock_with_a_spec_records_what_was_awaited(
     ws: Any, transport: Any
 ) -> None:
-    await Room().tell(client(ws, transport), type="notice", text="Hello")
+    await Room().send(client(ws, transport), type="notice", text="Hello")
     ws.send_frame.assert_awaited_once_with(*notice("Hello"))
 
 
@@ -94,7 +97,7 @@ async def test_a_side_effect_is_raised_and_the_others_still_hear(
 ) -> None:
     ws.send_frame.side_effect = aiohttp.ClientConnectionResetError("gone")
     lost, well = client(ws, transport), client(other_ws, transport)
-    await Room().tell(lost, well, type="notice", text="Hello")
+    await Room().send(lost, well, type="notice", text="Hello")
     ws.send_frame.assert_awaited_once()
     other_ws.send_frame.assert_awaited_once_with(*notice("Hello"))
 
@@ -104,9 +107,9 @@ async def test_a_list_of_side_effects_is_one_result_a_call(
     ws: Any, transport: Any
 ) -> None:
     transport.get_write_buffer_size.side_effect = [0, 99, 100, 101, 0]
-    room = Room(outbox=100)
+    room = Room(Limits(outbox=100))
     for size in ("empty", "nearly full", "full", "too full", "empty again"):
-        await room.tell(client(ws, transport), type="notice", text=size)
+        await room.send(client(ws, transport), type="notice", text=size)
     assert ws.send_frame.await_args_list == [
         call(*notice(size)) for size in ("empty", "nearly full", "full", "empty again")
     ]
@@ -121,21 +124,21 @@ async def test_a_side_effect_that_hangs_is_cancelled_by_the_timeout(ws: Any) -> 
     ws.close.assert_called_once()
 
 
-# Who was told first? One parent sees the calls of all its children in their order.
+# Who gets it first? One parent sees the calls of all its children in their order.
 
 
 @pytest.mark.shuffled(3)
 @pytest.mark.asyncio
-async def test_a_parent_mock_shows_that_all_are_told_in_one_order(
+async def test_a_parent_mock_shows_that_messages_are_sent_in_one_order(
     ws: Any, other_ws: Any, transport: Any
 ) -> None:
     sends, room = MagicMock(spec=["ann", "bob"]), Room()
     sends.attach_mock(ws.send_frame, "ann")
     sends.attach_mock(other_ws.send_frame, "bob")
-    everybody = client(ws, transport), client(other_ws, transport)
+    everyone = client(ws, transport), client(other_ws, transport)
     async with asyncio.TaskGroup() as tasks:
         for n in range(10):
-            tasks.create_task(room.tell(*everybody, type="notice", text=f"{n}"))
+            tasks.create_task(room.send(*everyone, type="notice", text=f"{n}"))
     pairs = list(zip(sends.mock_calls[::2], sends.mock_calls[1::2], strict=True))
     assert len(pairs) == 10
     assert all(
@@ -144,12 +147,12 @@ async def test_a_parent_mock_shows_that_all_are_told_in_one_order(
 
 
 @pytest.mark.asyncio
-async def test_telling_waits_once_and_for_nobody(
+async def test_sending_awaits_once_and_no_client(
     ws: Any, transport: Any, cancel_everywhere: Callable[..., Awaitable[int]]
 ) -> None:
-    room, somebody = Room(), client(ws, transport)
+    room, ann = Room(), client(ws, transport)
     awaits = await cancel_everywhere(
-        lambda: room.tell(somebody, type="notice", text="Hello")
+        lambda: room.send(ann, type="notice", text="Hello")
     )
     assert awaits == 1  # when all is sent, to give the others their turn
     assert ws.send_frame.await_args_list == [call(*notice("Hello"))] * 2
@@ -159,38 +162,32 @@ async def test_telling_waits_once_and_for_nobody(
 
 
 @pytest.mark.asyncio
-async def test_a_generator_as_side_effect_is_a_bot_with_a_script(
+async def test_a_generator_as_side_effect_replaces_the_model(
     room: Room, enter: Enter
 ) -> None:
-    async def script(text: str) -> AsyncGenerator[str, None]:
-        yield f"Why {text}"
+    async def script(conversation: Sequence[Message]) -> AsyncGenerator[str, None]:
+        yield f"Why {conversation[-1].text}"
 
-    room.reply = bot = create_autospec(reply, side_effect=script)
+    bot = create_autospec(reply, side_effect=script)
+    room.reply = bot
     ann = await enter("Ann")
-    await ann.send_str("@bot not?")
-    assert [(await ann.receive_json())["text"] for _ in range(2)] == [
-        "@bot not?",
-        "Why not?",
-    ]
-    assert (await ann.receive_json())["type"] == "end"
-    bot.assert_called_once_with("not?")
+    await ann.say("@bot not?")
+    assert (await ann.heard(4))[2:] == ["word: Why @bot not?", "end: "]
+    bot.assert_called_once()
 
 
 @pytest.mark.asyncio
 async def test_aiter_of_the_return_value_takes_a_list(
     room: Room, enter: Enter, mocker: MockerFixture
 ) -> None:
-    room.reply = bot = create_autospec(reply)
+    bot = create_autospec(reply)
     bot.return_value.__aiter__.return_value = ["Yes."]
     bot.return_value.aclose = closed = mocker.async_stub("aclose")
+    room.reply = bot
     ann = await enter("Ann")
-    await ann.send_str("@bot Hm?")
-    assert [(await ann.receive_json())["type"] for _ in range(3)] == [
-        "message",
-        "word",
-        "end",
-    ]
-    # Forgotten, it would be a TypeError: no mock guesses it.
+    await ann.say("@bot Hm?")
+    assert (await ann.heard(4))[2:] == ["word: Yes.", "end: "]
+    # Without this line, awaiting it would be a TypeError: no mock guesses it.
     closed.assert_awaited_once_with()
 
 
@@ -202,26 +199,28 @@ async def test_a_patched_method_fails_and_the_room_forgets_that_client(
     room: Room, url: URL, session: aiohttp.ClientSession, mocker: MockerFixture
 ) -> None:
     bug = RuntimeError("a bug")
-    tell = mocker.patch.object(Room, "tell", autospec=True, side_effect=bug)
+    mocker.patch.object(Room, "send_to_all", autospec=True)
+    send = mocker.patch.object(Room, "send", autospec=True, side_effect=bug)
     ann = await session.ws_connect(url / "ws")
-    await ann.receive()  # it is over
-    tell.assert_awaited_once_with(room, ANY, type="welcome", name="guest")
-    async with session.get(url / "healthz") as response:
-        assert (await response.json())["clients"] == 0
+    await ann.receive()  # it is closed
+    send.assert_awaited_once()
+    assert send.await_args.args == (room, ANY)
+    assert send.await_args.kwargs["type"] == "welcome"
+    assert room.size == 0
 
 
-# A spy looks on while the real thing works.
+# A spy watches while the real method works.
 
 
 @pytest.mark.asyncio
-async def test_a_spy_sees_what_is_told(
+async def test_a_spy_sees_what_is_sent(
     room: Room, enter: Enter, mocker: MockerFixture
 ) -> None:
-    tell = mocker.spy(Room, "tell")
+    send = mocker.spy(Room, "send_to_all")
     ann = await enter("Ann")
-    await ann.send_str(" Hello ")
-    assert (await ann.receive_json())["text"] == "Hello"
-    assert tell.call_args_list == [
-        call(room, ANY, type="welcome", name="Ann"),
-        call(room, type="message", name="Ann", text="Hello"),
+    await ann.say(" Hello ")
+    assert (await ann.receive())["text"] == "Hello"
+    assert send.call_args_list == [
+        call(room, type="joined", name="Ann"),
+        call(room, type="message", name="Ann", text="Hello", time=ANY),
     ]
