@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -34,81 +35,120 @@ HEADLESS = [
 ]
 ENTER = "\ue007"  # the key, as WebDriver writes it
 CHROME = shutil.which("chromium") or shutil.which("google-chrome")
-EVIL = "<img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script>"  # noqa: E501
+EVIL = (
+    "<img src=x onerror=\"document.title='hacked'\">"
+    "<script>document.title='hacked'</script>"
+)
+LIMIT = 30  # seconds until something must have happened
 
 pytestmark = [
     pytest.mark.xdist_group("chat-auto"),
     pytest.mark.skipif(
         not (CHROME and shutil.which("chromedriver")),
-        reason="no browser: neither Chromium (Debian's packages chromium and chromium-driver) nor Chrome",  # noqa: E501
+        reason="no browser: neither chromium and chromium-driver nor Chrome",
     ),
 ]
 
 
 class Browser:
-    """A browser of its own, driven by the W3C WebDriver protocol: JSON over HTTP, no
-    library needed.
-    """
+    """A browser of its own, driven by the W3C WebDriver protocol: JSON over HTTP."""
 
     def __init__(self, port: int) -> None:
-        self._port, self._session = port, ""
-        options = {"args": HEADLESS, "binary": CHROME}
+        self._port = port
+        self._session = ""
         wanted = {
-            "goog:chromeOptions": options,
+            "goog:chromeOptions": {"args": HEADLESS, "binary": CHROME},
             "goog:loggingPrefs": {"browser": "ALL"},
         }
-        self._session = (
-            f"/{self('POST', '', capabilities={'alwaysMatch': wanted})['sessionId']}"
-        )
+        made = self.call("POST", "", capabilities={"alwaysMatch": wanted})
+        self._session = f"/{made['sessionId']}"
 
-    def __call__(self, method: str, path: str, **body: Any) -> Any:
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=30)
+    def call(self, method: str, path: str, **body: Any) -> Any:
+        """Send a command, and return its value."""
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=LIMIT)
+        content = json.dumps(body) if method == "POST" else None
         try:
-            connection.request(
-                method,
-                f"/session{self._session}{path}",
-                json.dumps(body) if method == "POST" else None,
-            )
+            connection.request(method, f"/session{self._session}{path}", content)
             value = json.loads(connection.getresponse().read())["value"]
         finally:
             connection.close()
         assert not (isinstance(value, dict) and "error" in value), value
         return value
 
-    def script(self, script: str) -> Any:
-        return self("POST", "/execute/sync", script=f"return {script}", args=[])
+    def close(self) -> None:
+        self.call("DELETE", "")
+
+    def open(self, url: str) -> None:
+        self.call("POST", "/url", url=url)
+
+    def script(self, script: str, *arguments: Any) -> Any:
+        """Return the value of an expression in the page."""
+        body = f"return {script}"
+        return self.call("POST", "/execute/sync", script=body, args=arguments)
 
     def element(self, css: str) -> str:
-        (reference,) = self(
-            "POST", "/element", using="css selector", value=css
-        ).values()
+        found = self.call("POST", "/element", using="css selector", value=css)
+        (reference,) = found.values()
         return f"/element/{reference}"
 
     def type(self, css: str, text: str) -> None:
-        self("POST", f"{self.element(css)}/value", text=text + ENTER)
+        self.call("POST", f"{self.element(css)}/value", text=text)
+
+    def click(self, css: str) -> None:
+        self.call("POST", f"{self.element(css)}/click")
+
+    def resize(self, width: int, height: int) -> None:
+        self.call("POST", "/window/rect", width=width, height=height)
+
+    def picture(self) -> bytes:
+        return base64.b64decode(self.call("GET", "/screenshot"))
+
+    def text(self, css: str) -> str:
+        """Return the text that a person sees in an element."""
+        found: str = self.script("document.querySelector(arguments[0]).innerText", css)
+        return found
 
     def said(self) -> list[str]:
-        """What stands in the log, line by line as a person reads it."""
+        """Return what people and the bot have said, each as "name: text"."""
         lines: list[str] = self.script(
-            "[...document.querySelectorAll('#log li')].map(li => li.innerText)"
+            "[...document.querySelectorAll('#log li:not(.notice)')].map(li =>"
+            " li.querySelector('bdi').textContent + ': '"
+            " + [...li.querySelectorAll('p')].map(p => p.innerText.trim()).join(' | '))"
         )
         return lines
 
-    def until(self, truth: Callable[["Browser"], object]) -> None:
-        ends = time.monotonic() + 20
-        while not truth(self):
-            assert time.monotonic() < ends, (
-                self.said(),
-                self.script("document.body.innerText"),
-            )
+    def until(self, condition: Callable[["Browser"], object]) -> None:
+        """Wait until the condition holds."""
+        ends = time.monotonic() + LIMIT
+        while not condition(self):
+            if time.monotonic() > ends:
+                raise AssertionError(self.script("document.body.innerText"))
             time.sleep(0.05)
+
+    def join(self, url: str, name: str) -> None:
+        """Open the page, and enter the room."""
+        self.open(url)
+        self.type("#name", name + ENTER)
+        self.until_inside()
+
+    def until_inside(self) -> None:
+        self.until(lambda it: it.text("#status").startswith("In the room as"))
+
+    def until_last(self, line: str) -> None:
+        """Wait until this is the last line."""
+        self.until(lambda it: it.said()[-1:] == [line])
+
+    def problems(self) -> list[Any]:
+        """Return what the browser has logged: errors, and violations of the policy."""
+        found: list[Any] = self.call("POST", "/se/log", type="browser")
+        return found
 
 
 @contextmanager
 def process(
     *command: str | Path, says: str
 ) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """Run a program; yield it and what it says about its port."""
+    """Run a program; yield it and the part of its output that `says` captures."""
     with subprocess.Popen(
         [str(part) for part in command],
         stdout=subprocess.PIPE,
@@ -117,94 +157,281 @@ def process(
     ) as running:
         assert running.stdout
         try:
-            found = next(
-                filter(None, (re.search(says, line) for line in running.stdout))
-            )
-            yield running, found[1]
+            for line in running.stdout:
+                found = re.search(says, line)
+                if found:
+                    yield running, found[1]
+                    break
+            else:
+                raise AssertionError(f"{command[0]} has ended")
         finally:
             running.terminate()
             running.stdout.read()
 
 
+Serve = Callable[..., Any]
+
+
+@pytest.fixture
+def serve(project: Callable[[str, str], Path]) -> Serve:
+    """Runs the program with these options; yields its process and its URL."""
+    python = tool(project("chat", "auto"), "python")
+
+    def serve(*options: str, port: int = 0) -> Any:
+        command = [python, "-m", "chat_auto", "--port", str(port), *options]
+        return process(*command, says=r"listening on (\S+)")
+
+    return serve
+
+
 @pytest.fixture(scope="module")
 def driver() -> Iterator[int]:
-    with process("chromedriver", "--port=0", says=r"successfully on port (\d+)") as (
-        _,
-        port,
-    ):
+    command = ["chromedriver", "--port=0"]
+    with process(*command, says=r"successfully on port (\d+)") as (_, port):
         yield int(port)
 
 
 @pytest.fixture
 def browsers(driver: int) -> Iterator[tuple[Browser, Browser]]:
-    with ExitStack() as open_ones:
+    with ExitStack() as opened:
         both = Browser(driver), Browser(driver)
         for browser in both:
-            open_ones.callback(browser, "DELETE", "")
+            opened.callback(browser.close)
         yield both
 
 
-def test_two_browsers_chat(
-    project: Callable[[str, str], Path], browsers: tuple[Browser, Browser]
-) -> None:
-    folder, (ann, bob) = project("chat", "auto"), browsers
-    with process(
-        tool(folder, "python"),
-        "-m",
-        "chat_auto",
-        "--port",
-        "0",
-        says=r"listening on (\S+)",
-    ) as (
-        program,
-        url,
-    ):
-        for browser, name in (ann, "Ann"), (bob, "Bob"):
-            browser("POST", "/url", url=url)
-            browser.type("#name", name)
-            browser.until(lambda it: it.script("document.activeElement.id") == "text")
+@pytest.fixture
+def browser(driver: int) -> Iterator[Browser]:
+    with ExitStack() as opened:
+        browser = Browser(driver)
+        opened.callback(browser.close)
+        yield browser
 
-        ann.type("#text", "Hello Bob, have you met the bot?")
-        bob.until(lambda it: it.said() == ["Ann\nHello Bob, have you met the bot?"])
-        bob.type("#text", "@bot backwards talk can I")
-        answer = "bot\nBackwards that is: I can talk backwards"
-        ann.until(lambda it: [line.strip() for line in it.said()][-1:] == [answer])
+
+def clients(url: str) -> int:
+    """Return the number of clients in the room."""
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=LIMIT)
+    try:
+        connection.request("GET", "/healthz")
+        number: int = json.loads(connection.getresponse().read())["clients"]
+        return number
+    finally:
+        connection.close()
+
+
+def test_two_browsers_chat(serve: Serve, browsers: tuple[Browser, Browser]) -> None:
+    ann, bob = browsers
+    with serve() as (program, url):
+        ann.join(url, "Ann")
+        bob.join(url, "Bob")
+        ann.until(lambda it: it.text("#people").split() == ["Ann", "Bob"])
+        ann.type(
+            "#text", "Hello Bob, have you met the bot? See https://example.org." + ENTER
+        )
+        bob.until_last("Ann: Hello Bob, have you met the bot? See https://example.org.")
+        bob.type("#text", "@bot backwards talk can I" + ENTER)
+        ann.until_last("bot: Backwards that is: I can talk backwards")
+        ann.until(lambda it: it.script("!document.querySelector('.busy')"))
         if picture := os.environ.get("CHAT_PICTURE"):
-            (TEMPLATE / picture).write_bytes(
-                base64.b64decode(ann("GET", "/screenshot"))
-            )
+            (TEMPLATE / picture).write_bytes(ann.picture())
 
-        # What somebody writes is text, and nothing of it becomes a part of the page.
-        ann.type("#text", EVIL)
-        bob.until(lambda it: it.said()[-1] == f"Ann\n{EVIL}")
+        # A link is only the address, and the other page cannot reach this one.
+        link = bob.script(
+            "(a => [a.href, a.rel, a.target])(document.querySelector('#log a'))"
+        )
+        rel = "noopener noreferrer nofollow"
+        assert link == ["https://example.org/", rel, "_blank"]
+
+        # What people write is text, and nothing of it becomes a part of the page.
+        ann.type("#text", EVIL + ENTER)
+        bob.until_last(f"Ann: {EVIL}")
         for browser in browsers:
-            assert (
-                browser.script(
-                    "document.querySelectorAll('#log img, #log script').length"
-                )
-                == 0
-            )
+            evil = "document.querySelectorAll('#log img, #log script').length"
+            assert browser.script(evil) == 0
             assert browser.script("document.title") == "Chat"
-
-        # What a screen reader is told.
-        roles = {
-            css: ann("GET", f"{ann.element(css)}/computedrole")
-            for css in ("#log", "#status", "#text")
-        }
-        assert roles == {"#log": "log", "#status": "status", "#text": "textbox"}
-        assert ann("GET", f"{ann.element('#text')}/computedlabel") == "Message"
-        assert ann.script("document.documentElement.lang") == "en"
-
-        for browser in browsers:
-            assert (
-                browser("POST", "/se/log", type="browser") == []
-            )  # neither errors nor violations of the policy
+            assert browser.problems() == []
 
         program.send_signal(signal.SIGTERM)
-        bob.until(
-            lambda it: (
-                "the server stops"
-                in it.script("document.querySelector('#status').textContent")
-            )
-        )
+        bob.until(lambda it: "the server stops" in it.text("#status"))
         assert program.wait(10) == 0
+
+
+def test_two_presses_of_join_make_one_connection(
+    serve: Serve, browser: Browser
+) -> None:
+    with serve() as (program, url):
+        browser.open(url)
+        port = int(urlsplit(url).port or 0)
+        program.terminate()
+        program.wait(10)
+    browser.type("#name", "Ann")
+    for _ in range(3):
+        browser.click("#join button")
+    browser.until(lambda it: "cannot be reached" in it.text("#status"))
+    browser.click("#join button")
+    with serve(port=port) as (_, url):
+        browser.until_inside()
+        time.sleep(5)  # a second chain of attempts would connect by now
+        assert clients(url) == 1
+        browser.type("#text", "Hello" + ENTER)
+        browser.until_last("Ann: Hello")
+        assert browser.said() == ["Ann: Hello"]
+
+
+def test_a_message_that_is_too_long_stays_in_the_box(
+    serve: Serve, browser: Browser
+) -> None:
+    text = "\u4e2d" * 200
+    with serve("--message-size", "500") as (_, url):
+        browser.join(url, "Ann")
+        browser.type("#text", text + ENTER)
+        reason = "The message has 600 bytes, the limit is 500."
+        browser.until(lambda it: it.text("#problem") == reason)
+        assert browser.script("document.querySelector('#text').value") == text
+        # The server has the same limit, and the same reason.
+        browser.script("(maxBytes = Infinity, say())")
+        browser.until(lambda it: it.script("!sent"))
+        assert browser.text("#problem") == reason
+        assert browser.script("document.querySelector('#text').value") == text
+        assert browser.text("#status") == "In the room as Ann"
+        browser.script("document.querySelector('#text').value = ''")
+        browser.type("#text", "\u4e2d" * 166 + ENTER)
+        browser.until_last("Ann: " + "\u4e2d" * 166)
+        assert browser.script("document.querySelector('#text').value") == ""
+        assert browser.text("#problem") == ""
+
+
+def test_a_message_written_without_a_connection_stays_in_the_box(
+    serve: Serve, browser: Browser
+) -> None:
+    with serve() as (program, url):
+        browser.join(url, "Ann")
+        browser.type("#text", "Before" + ENTER)
+        browser.until_last("Ann: Before")
+        port = int(urlsplit(url).port or 0)
+        program.terminate()
+        program.wait(10)
+    browser.until(lambda it: "Trying again" in it.text("#status"))
+    browser.type("#text", "Hello" + ENTER)
+    assert "no connection" in browser.text("#problem")
+    with serve(port=port):
+        browser.until_inside()
+        browser.type("#text", ENTER)
+        browser.until_last("Ann: Hello")
+
+
+def test_a_reload_keeps_the_name_and_the_last_messages(
+    serve: Serve, browsers: tuple[Browser, Browser]
+) -> None:
+    ann, bob = browsers
+    with serve() as (_, url):
+        ann.join(url, "Ann")
+        ann.type("#text", "@bot a b c d e f g h i j k l m n o p q r" + ENTER)
+        ann.until(lambda it: "that" in (it.said()[-1:] or [""])[0])
+        bob.join(url, "Bob")
+        assert bob.said()[1].startswith("bot: Backwards that")
+        bob.type("#text", "Hello" + ENTER)
+        bob.until_last("Bob: Hello")
+        bob.call("POST", "/refresh")
+        bob.until_inside()
+        bob.until_last("Bob: Hello")
+        assert bob.text("#status") == "In the room as Bob"
+        assert clients(url) == 2
+
+
+def test_the_asker_can_stop_the_bot(
+    serve: Serve, browsers: tuple[Browser, Browser]
+) -> None:
+    ann, bob = browsers
+    with serve() as (_, url):
+        ann.join(url, "Ann")
+        bob.join(url, "Bob")
+        ann.type("#text", "@bot " + "word " * 100 + ENTER)
+        bob.until(lambda it: it.script("document.querySelector('.busy')"))
+        assert "is answering" in bob.text("#log li.bot")
+        assert bob.script("document.querySelector('#log button')") is None
+        ann.until(lambda it: it.script("document.querySelector('#log button')"))
+        ann.click("#log button")
+        for browser in browsers:
+            browser.until(lambda it: it.said()[-1].endswith("| Stopped by Ann."))
+            assert browser.script("document.querySelector('#log button')") is None
+
+
+def test_a_page_that_cannot_enter_shows_the_reason(
+    serve: Serve, browser: Browser
+) -> None:
+    with serve("--clients", "1") as (_, url):
+        browser.join(url, "Ann")
+        browser.call("POST", "/window/new", type="tab")
+        handles = browser.call("GET", "/window/handles")
+        browser.call("POST", "/window", handle=handles[1])
+        browser.open(url)
+        browser.type("#name", ENTER)  # the name is there already
+        browser.until(lambda it: "The room is full." in it.text("#status"))
+
+
+def test_hebrew_and_arabic_run_from_right_to_left(
+    serve: Serve, browser: Browser
+) -> None:
+    with serve() as (_, url):
+        browser.join(url, "Ann")
+        browser.type("#text", "\u05e9\u05dc\u05d5\u05dd Bob!" + ENTER)
+        browser.until(lambda it: len(it.said()) == 1)
+        browser.type("#text", "Hello \u05e9\u05dc\u05d5\u05dd!" + ENTER)
+        browser.until(lambda it: len(it.said()) == 2)
+        directions = browser.script(
+            "[...document.querySelectorAll('#log p')].map("
+            "p => getComputedStyle(p).direction)"
+        )
+        assert directions == ["rtl", "ltr"]
+
+
+def test_a_screen_reader_and_the_keyboard_can_use_the_page(
+    serve: Serve, browser: Browser
+) -> None:
+    with serve() as (_, url):
+        browser.open(url)
+        assert browser.script("document.activeElement.id") == "name"
+        browser.join(url, "Ann")
+        assert browser.script("document.activeElement.id") == "text"
+        roles = {}
+        for css in ("#log", "#status", "#text", "#problem", "aside"):
+            path = f"{browser.element(css)}/computedrole"
+            roles[css] = browser.call("GET", path)
+        assert roles == {
+            "#log": "log",
+            "#status": "status",
+            "#text": "textbox",
+            "#problem": "alert",
+            "aside": "complementary",
+        }
+        label = f"{browser.element('#text')}/computedlabel"
+        assert browser.call("GET", label) == "Message"
+        assert browser.script("document.documentElement.lang") == "en"
+
+
+@pytest.mark.parametrize("width", [360, 1600])
+def test_the_page_fits_into_any_window(
+    serve: Serve, browser: Browser, width: int
+) -> None:
+    with serve("--message-size", "5000", "--rate", "100") as (_, url):
+        browser.resize(width, 800)
+        browser.join(url, "A" * 20)
+        for text in ("Hello", "x" * 1000, "See https://example.org/" + "y" * 300):
+            browser.type("#text", text + ENTER)
+            browser.until(
+                lambda it, text=text: it.said()[-1:] == [f"{'A' * 20}: {text}"]
+            )  # type: ignore[misc]
+        for _ in range(10):
+            browser.type("#text", "Good morning!" + ENTER)
+            browser.until(lambda it: it.script("!sent"))
+        fits = "document.documentElement.scrollWidth <= innerWidth"
+        assert browser.script(fits)
+        assert browser.script("document.documentElement.scrollHeight <= innerHeight")
+        assert browser.script(
+            "document.querySelector('#log').scrollHeight"
+            " - document.querySelector('#log').scrollTop"
+            " - document.querySelector('#log').clientHeight < 2"
+        )
+        if folder := os.environ.get("CHAT_PICTURES"):
+            Path(folder, f"chat-{width}.png").write_bytes(browser.picture())

@@ -15,10 +15,10 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from cyclopts import Parameter
-from yarl import URL
 
 from .bot import BOT, AnswerError, Reply, question_of
 from .history import Message
@@ -78,12 +78,12 @@ class ModelOptions:
 def check_url(text: str) -> None:
     """Raise ValueError unless `text` is an http or https URL without credentials."""
     try:
-        url = URL(text)
+        url = urlsplit(text)
     except ValueError:
         raise ValueError(f"--model-url is not a URL: {shown(text)}") from None
-    if url.scheme not in {"http", "https"} or not url.host:
+    if url.scheme not in {"http", "https"} or not url.hostname:
         raise ValueError(f"--model-url is not an http or https URL: {shown(text)}")
-    if url.user is not None or url.password is not None:
+    if "@" in url.netloc:
         raise ValueError(f"--model-url has credentials: set {KEY_VARIABLE} instead")
 
 

@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from itertools import count
 
 from .text import printable
 
@@ -78,9 +77,10 @@ class Names:
     def _numbered(self, name: str) -> str:
         # "Ann-2" becomes "Ann-3", not "Ann-2-2".
         base = re.sub(r"-\d+$", "", name)
-        for number in count(2):
+        number = 2
+        while True:
             suffix = f"-{number}"
             candidate = base[: MAX_NAME_LENGTH - len(suffix)] + suffix
             if self._is_free(candidate):
                 return candidate
-        raise AssertionError("count() does not end")
+            number += 1

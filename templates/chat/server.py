@@ -7,6 +7,7 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 from socket import SO_SNDBUF, SOL_SOCKET
+from typing import cast
 
 from aiohttp import WSCloseCode, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -197,8 +198,7 @@ def limit_rate(room: Room, client: Client, max_size: int) -> None:
     def evict() -> None:
         room.evict(client, WSCloseCode.POLICY_VIOLATION, "too many messages")
 
-    protocol = client.transport.get_protocol()
-    assert isinstance(protocol, asyncio.Protocol)
+    protocol = cast(asyncio.Protocol, client.transport.get_protocol())
     client.transport.set_protocol(
         RateLimiter(protocol, rate=room.limits.rate, max_size=max_size, on_excess=evict)
     )
