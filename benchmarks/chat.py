@@ -1,13 +1,16 @@
 """What the chat room costs: against a bare aiohttp broadcast, with clients that do not
-read, and in memory.
+read, in memory, and from a model server's token to a client's frame.
 
     uv run --group bench python benchmarks/chat.py [--clients 500] [--talkers 5]
     [--rounds 7] [--json FILE]
 
-Each server is a process of its own, and its CPU time is what counts. In each round
-every talker sends 20 messages and everybody hears all of them; that they arrive in one
-order, and each talker's in its own, is checked byte by byte. `--talkers 500` is the
-whole crowd talking at once: 5 million deliveries a round, so give it `--rounds 1`.
+Each server is a process of its own, and its CPU time counts. In each round every talker
+sends 20 messages, and every client receives all of them; the benchmark checks that they
+arrive in one order, and each talker's in its own. `--talkers 500` is the whole crowd
+talking at once: 5 million deliveries per round, so use `--rounds 1`.
+
+For the delay, 100 clients receive an answer of 300 tokens, one every 10 ms. A token is
+the time at which the model server sends it.
 """
 
 import argparse
@@ -18,6 +21,7 @@ import statistics
 import struct
 import sys
 import time
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -26,36 +30,37 @@ from typing import Any
 import harness
 from aiohttp import web
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "templates" / "chat"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "templates"))
 
-from app import Room
+from chat.limits import Limits
+from chat.model import ModelOptions, open_model
+from chat.room import Room
+from chat.server import application
 
 TURNS = 20
+LISTENERS = 100
+TOKENS = 300
+TOKEN_INTERVAL = 0.01  # seconds
+LIMITS = Limits(clients=2000, rate=10_000, history=50)
 
 
-# The servers, each in a process of its own.
+# --- The servers, each in a process of its own
 
 
 def bare() -> web.Application:
-    """The broadcast of the tutorials: no limits, and everybody waits for everybody."""
+    """Return the broadcast of the tutorials: no limits, and sending waits."""
     peers: set[web.WebSocketResponse] = set()
 
     async def join(request: web.Request) -> web.WebSocketResponse:
         ws = web.WebSocketResponse()
         await ws.prepare(request)
         peers.add(ws)
-        await ws.send_str(
-            json.dumps({"type": "welcome", "name": request.query["name"]})
-        )
+        name = request.query["name"]
+        await ws.send_str(json.dumps({"type": "welcome", "name": name}))
         try:
             async for message in ws:
-                text = json.dumps(
-                    {
-                        "type": "message",
-                        "name": request.query["name"],
-                        "text": message.data,
-                    }
-                )
+                said = json.loads(message.data)["text"]
+                text = json.dumps({"type": "message", "name": name, "text": said})
                 for peer in tuple(peers):
                     await peer.send_str(text)
         finally:
@@ -67,128 +72,193 @@ def bare() -> web.Application:
     return app
 
 
-async def serve(kind: str) -> None:
-    """Serve, and answer each line on stdin with the CPU seconds and the peak of memory
-    (MB) up to now.
-    """
-    app = bare() if kind == "bare" else Room(clients=2000, rate=10_000).application()
+async def serve(kind: str, model_url: str) -> None:
+    """Serve one kind of room until stdin is closed."""
+    if kind == "bare":
+        await run(bare())
+    elif kind == "room":
+        await run(application(Room(LIMITS)))
+    else:
+        options = ModelOptions(model_url=model_url, model="clock")
+        async with open_model(options, "") as reply:
+            await run(application(Room(LIMITS, reply=reply)))
+
+
+async def run(app: web.Application) -> None:
+    """Answer each line on stdin with the CPU seconds and the peak of memory in MB."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
-    await (site := web.TCPSite(runner, "127.0.0.1", 0, backlog=1000)).start()
-    print(site.port, flush=True)
+    site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1000)
+    await site.start()
+    print(site.name.rpartition(":")[2], flush=True)
     while await asyncio.to_thread(sys.stdin.readline):
-        print(
-            time.process_time(),
-            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            flush=True,
-        )
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(time.process_time(), memory, flush=True)
     await runner.cleanup()
 
 
-# The clients, as cheap as can be.
+async def send_tokens(request: web.Request) -> web.StreamResponse:
+    """Be a model server whose tokens are the time."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    for _ in range(TOKENS):
+        await asyncio.sleep(TOKEN_INTERVAL)
+        choice = {"delta": {"content": f"{time.monotonic():.6f} "}}
+        data = json.dumps({"choices": [choice]})
+        await response.write(f"data: {data}\n\n".encode())
+    await response.write(b"data: [DONE]\n\n")
+    return response
+
+
+# --- The clients, as cheap as can be
 
 
 class Peer(asyncio.Protocol):
-    """A WebSocket client that keeps what it is sent, and says when it has so many
-    bytes.
-    """
+    """A WebSocket client that keeps the messages it receives."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.got, self.wanted = name, bytearray(), 1
-        self.enough = asyncio.Event()
+        self.name = name
+        self.messages: list[bytes] = []
+        self.delays: list[float] = []
+        self.wanted = 0
+        self.has_entered = asyncio.Event()
+        self.has_enough = asyncio.Event()
+        self._received = bytearray()
+        self._is_upgraded = False
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
-        key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"  # noqa: E501
-        ask = f"GET /ws?name={self.name} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"  # noqa: E501
-        transport.write((ask + key).encode())
+        lines = [
+            f"GET /ws?name={self.name} HTTP/1.1",
+            "Host: localhost",
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        ]
+        transport.write("\r\n".join([*lines, "", ""]).encode())
 
     def data_received(self, data: bytes) -> None:
-        self.got += data
-        if b"\r\n\r\n" in self.got[:300]:
-            del self.got[: self.got.index(b"\r\n\r\n") + 4]
-        if len(self.got) >= self.wanted:
-            self.enough.set()
+        self._received += data
+        if not self._is_upgraded:
+            end = self._received.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            del self._received[: end + 4]
+            self._is_upgraded = True
+        start = 0
+        while True:
+            end = frame_end(self._received, start)
+            if end is None:
+                break
+            self._frame(bytes(self._received[start:end]))
+            start = end
+        del self._received[:start]
+
+    def _frame(self, frame: bytes) -> None:
+        self.has_entered.set()
+        if b'"type": "message"' in frame:
+            self.messages.append(frame)
+            if len(self.messages) == self.wanted:
+                self.has_enough.set()
+        elif b'"type": "word"' in frame:
+            sent = float(json.loads(frame[frame.index(b"{") :])["text"])
+            self.delays.append(time.monotonic() - sent)
+        elif b'"type": "end"' in frame:
+            self.has_enough.set()
 
     def expect(self, count: int) -> None:
-        self.got.clear()
-        self.enough.clear()
+        self.messages.clear()
+        self.has_enough.clear()
         self.wanted = count
 
     def say(self, text: str) -> None:
-        self.transport.write(
-            struct.pack("!BBHI", 0x81, 0x80 | 126, len(text), 0) + text.encode()
-        )
+        payload = json.dumps({"type": "message", "text": text}).encode()
+        header = struct.pack("!BBHI", 0x81, 0x80 | 126, len(payload), 0)
+        self.transport.write(header + payload)
 
 
-def frames(data: bytes) -> list[dict[str, str]]:
-    """Return the messages in a stream of frames."""
-    found = []
-    while data:
-        length, start = (
-            (data[1], 2) if data[1] < 126 else (struct.unpack_from("!H", data, 2)[0], 4)
-        )
-        found.append(json.loads(data[start : start + length]))
-        data = data[start + length :]
-    return found
+def frame_end(data: bytearray, start: int) -> int | None:
+    """Return where the frame at `start` ends, or None if it is not complete."""
+    if len(data) < start + 10:
+        return None
+    length = data[start + 1]
+    header = 2
+    if length == 126:
+        (length,) = struct.unpack_from("!H", data, start + 2)
+        header = 4
+    elif length == 127:
+        (length,) = struct.unpack_from("!Q", data, start + 2)
+        header = 10
+    end = start + header + length
+    return end if end <= len(data) else None
 
 
 class Crowd:
-    """So many clients of one server, some of which do not read."""
+    """The clients of one server, some of which do not read."""
 
     def __init__(self, process: asyncio.subprocess.Process, peers: list[Peer]) -> None:
-        self._process, self._peers = process, peers
+        self._process = process
+        self.peers = peers
 
     async def ask(self) -> tuple[float, float]:
         """Return the server's CPU seconds and peak memory."""
-        self._process.stdin.write(b"\n")  # type: ignore[union-attr]
-        cpu, memory = (await self._process.stdout.readline()).split()  # type: ignore[union-attr]
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(b"\n")
+        cpu, memory = (await self._process.stdout.readline()).split()
         return float(cpu), float(memory)
 
     async def round(self, talkers: int, size: int) -> tuple[float, float]:
-        """Let them talk; return the CPU seconds a delivery costs, and the seconds until
-        all have heard all.
+        """Let them talk.
+
+        Return the CPU seconds per delivery, and the seconds until all is delivered.
         """
-        texts = [
-            [f"{n:03} {turn:02} ".ljust(size, "x") for turn in range(TURNS)]
-            for n in range(talkers)
-        ]
-        one = json.dumps({"type": "message", "name": "peer-000", "text": texts[0][0]})
-        for peer in self._peers:
-            peer.expect(talkers * TURNS * (len(one) + (2 if len(one) < 126 else 4)))
-        before, started = (await self.ask())[0], time.perf_counter()
-        for turn in range(TURNS):
-            for peer, mine in zip(self._peers, texts, strict=False):
-                peer.say(mine[turn])
-        for peer in self._peers:
-            await peer.enough.wait()
-        took = time.perf_counter() - started
-        cost = ((await self.ask())[0] - before) / (talkers * TURNS * len(self._peers))
-        assert all(peer.got == self._peers[0].got for peer in self._peers), (
-            "not in one order"
-        )
-        heard = frames(bytes(self._peers[0].got))
-        for peer, mine in zip(self._peers, texts, strict=False):
-            assert [it["text"] for it in heard if it["name"] == peer.name] == mine, (
-                "not all, or not in order"
+        texts = []
+        for n in range(talkers):
+            texts.append(
+                [f"{n:03} {turn:02} ".ljust(size, "x") for turn in range(TURNS)]
             )
-        return cost, took
+        for peer in self.peers:
+            peer.expect(talkers * TURNS)
+        before, _ = await self.ask()
+        started = time.perf_counter()
+        for turn in range(TURNS):
+            for peer, mine in zip(self.peers, texts, strict=False):
+                peer.say(mine[turn])
+        for peer in self.peers:
+            await peer.has_enough.wait()
+        took = time.perf_counter() - started
+        after, _ = await self.ask()
+        self._check(texts)
+        return (after - before) / (talkers * TURNS * len(self.peers)), took
+
+    def _check(self, texts: list[list[str]]) -> None:
+        first = self.peers[0].messages
+        assert all(peer.messages == first for peer in self.peers), "not in one order"
+        heard = [json.loads(frame[frame.index(b"{") :]) for frame in first]
+        for peer, mine in zip(self.peers, texts, strict=False):
+            said = [it["text"] for it in heard if it["name"] == peer.name]
+            assert said == mine, "not all, or not in order"
 
 
 @asynccontextmanager
-async def crowd(kind: str, clients: int, stalled: int = 0) -> Any:
+async def crowd(
+    kind: str, clients: int, stalled: int = 0, model_url: str = ""
+) -> AsyncIterator[Crowd]:
     """Start a server, and let the clients in."""
-    loop, pipe = asyncio.get_running_loop(), asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, __file__, "--serve", kind, stdin=pipe, stdout=pipe
-    )
-    port = int(await process.stdout.readline())  # type: ignore[union-attr]
+    loop = asyncio.get_running_loop()
+    pipe = asyncio.subprocess.PIPE
+    command = [sys.executable, __file__, "--serve", kind, "--model-url", model_url]
+    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
+    assert process.stdin
+    assert process.stdout
+    port = int(await process.stdout.readline())
     peers = []
     for n in range(clients + stalled):
-        _, peer = await loop.create_connection(
-            partial(Peer, f"peer-{n:03}"), "127.0.0.1", port
-        )
-        await peer.enough.wait()
+        make = partial(Peer, f"peer-{n:03}")
+        _, peer = await loop.create_connection(make, "127.0.0.1", port)
+        await peer.has_entered.wait()
         peers.append(peer)
     for peer in peers[clients:]:
         peer.transport.pause_reading()
@@ -197,49 +267,93 @@ async def crowd(kind: str, clients: int, stalled: int = 0) -> Any:
     finally:
         for peer in peers:
             peer.transport.abort()
-        process.stdin.close()  # type: ignore[union-attr]
+        process.stdin.close()
         await process.wait()
 
 
-async def measure(options: argparse.Namespace) -> dict[str, float]:
-    clients, talkers, rounds = options.clients, options.talkers, options.rounds
+# --- The figures
+
+
+async def measure_cost(options: argparse.Namespace) -> dict[str, float]:
+    """Compare the CPU time of the room and of the bare broadcast."""
     async with AsyncExitStack() as stack:
-        sides = {
-            kind: await stack.enter_async_context(crowd(kind, clients))
-            for kind in ("bare", "room")
-        }
-        costs: dict[str, list[float]] = {kind: [] for kind in sides}
-        for turn in range(rounds + 1):
-            for kind, side in sides.items():
-                cost, _ = await side.round(talkers, 80)
-                if turn:  # the first is the warm-up
-                    costs[kind].append(cost)
-        figures = {
-            f"{kind}_us": statistics.median(taken) * 1e6
-            for kind, taken in costs.items()
-        }
-        figures["ratio"] = figures["room_us"] / figures["bare_us"]
-        figures["memory_mb"] = (await sides["room"].ask())[1]
+        bare_crowd = await stack.enter_async_context(crowd("bare", options.clients))
+        room_crowd = await stack.enter_async_context(crowd("room", options.clients))
+        bare_costs = []
+        room_costs = []
+        for turn in range(options.rounds + 1):
+            bare_cost, _ = await bare_crowd.round(options.talkers, 80)
+            room_cost, _ = await room_crowd.round(options.talkers, 80)
+            if turn > 0:  # the first one is the warm-up
+                bare_costs.append(bare_cost)
+                room_costs.append(room_cost)
+        _, memory = await room_crowd.ask()
+    bare_us = statistics.median(bare_costs) * 1e6
+    room_us = statistics.median(room_costs) * 1e6
+    return {
+        "bare_us": bare_us,
+        "room_us": room_us,
+        "ratio": room_us / bare_us,
+        "memory_mb": memory,
+    }
+
+
+async def measure_stalled(options: argparse.Namespace) -> dict[str, float]:
+    """Compare the room with and without 50 clients that do not read."""
     async with AsyncExitStack() as stack:
-        sides = {
-            str(n): await stack.enter_async_context(crowd("room", clients, n))
-            for n in (0, 50)
-        }
-        times: dict[str, list[float]] = {kind: [] for kind in sides}
-        for turn in range(rounds + 1):
-            for kind, side in sides.items():
+        crowds = {}
+        times: dict[int, list[float]] = {}
+        for stalled in (0, 50):
+            entered = crowd("room", options.clients, stalled)
+            crowds[stalled] = await stack.enter_async_context(entered)
+            times[stalled] = []
+        for turn in range(options.rounds + 1):
+            for stalled, side in crowds.items():
                 _, took = await side.round(5, 1500)
-                if turn:
-                    times[kind].append(took)
-        figures |= {
-            f"seconds_with_{n}_stalled": statistics.median(taken)
-            for n, taken in times.items()
-        }
-        figures["stalled_ratio"] = (
-            figures["seconds_with_50_stalled"] / figures["seconds_with_0_stalled"]
-        )
-        figures["memory_with_0_stalled_mb"] = (await sides["0"].ask())[1]
-        figures["memory_with_50_stalled_mb"] = (await sides["50"].ask())[1]
+                if turn > 0:
+                    times[stalled].append(took)
+        figures = {}
+        for stalled, side in crowds.items():
+            _, memory = await side.ask()
+            seconds = statistics.median(times[stalled])
+            figures[f"seconds_with_{stalled}_stalled"] = seconds
+            figures[f"memory_with_{stalled}_stalled_mb"] = memory
+    figures["stalled_ratio"] = (
+        figures["seconds_with_50_stalled"] / figures["seconds_with_0_stalled"]
+    )
+    return figures
+
+
+async def measure_delay() -> dict[str, float]:
+    """Measure the time from a token of the model server to the frame of a client."""
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", send_tokens)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        entered = crowd("model", LISTENERS, model_url=f"{site.name}/v1")
+        async with entered as listeners:
+            listeners.peers[0].say("@bot What time is it?")
+            for peer in listeners.peers:
+                await peer.has_enough.wait()
+            delays = [delay for peer in listeners.peers for delay in peer.delays]
+    finally:
+        await runner.cleanup()
+    assert len(delays) == LISTENERS * TOKENS
+    percentiles = statistics.quantiles(delays, n=100)
+    return {
+        "token_median_ms": percentiles[49] * 1000,
+        "token_p99_ms": percentiles[98] * 1000,
+    }
+
+
+async def measure(options: argparse.Namespace) -> dict[str, float]:
+    """Return all figures."""
+    figures = await measure_cost(options)
+    figures |= await measure_stalled(options)
+    figures |= await measure_delay()
     return figures
 
 
@@ -247,10 +361,13 @@ def main() -> None:
     parser = harness.parser(__doc__, rounds=7)
     parser.add_argument("--clients", type=int, default=500)
     parser.add_argument("--talkers", type=int, default=5)
-    parser.add_argument("--serve", choices=["bare", "room"], help=argparse.SUPPRESS)
+    kinds = ["bare", "room", "model"]
+    parser.add_argument("--serve", choices=kinds, help=argparse.SUPPRESS)
+    parser.add_argument("--model-url", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        return asyncio.run(serve(options.serve))
+        asyncio.run(serve(options.serve, options.model_url))
+        return
     figures = asyncio.run(measure(options))
     for name, figure in figures.items():
         print(f"{name:>28}  {figure:8.3f}")
