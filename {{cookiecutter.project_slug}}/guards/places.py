@@ -15,7 +15,9 @@ from typing import Any
 
 from guards.settings import settings
 
-THESE_FILES = Path(__file__).parent
+# Path() chooses its class by os.name each time, and a test may have patched that.
+SystemPath = type(Path(__file__))
+THESE_FILES = SystemPath(__file__).parent
 STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 
 
@@ -36,7 +38,7 @@ class Place:
     function: str
 
     def __str__(self) -> str:
-        path = Path(self.file)
+        path = SystemPath(self.file)
         if path.is_relative_to(settings.root):
             path = path.relative_to(settings.root)
         return f"{path}:{self.line}"
@@ -51,7 +53,7 @@ class Place:
 
 @cache
 def whose(file: str) -> Whose:
-    path = Path(file)
+    path = SystemPath(file)
     if file.startswith("<") or is_guard(file):
         return Whose.PYTHON
     if "site-packages" in path.parts or "dist-packages" in path.parts:
@@ -64,13 +66,13 @@ def whose(file: str) -> Whose:
 
 
 def is_guard(file: str) -> bool:
-    return Path(file).is_relative_to(THESE_FILES)
+    return SystemPath(file).is_relative_to(THESE_FILES)
 
 
 @cache
 def is_in_package(file: str) -> bool:
     """Say whether a file is code of the watched package, and not one of its tests."""
-    path = Path(file)
+    path = SystemPath(file)
     for package in settings.packages:
         if path == package:
             return True

@@ -4,7 +4,6 @@ import asyncio
 import threading
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 from weakref import ReferenceType, WeakKeyDictionary
 
@@ -117,10 +116,11 @@ class Record:
 
     def place(self) -> Place:
         """Return the first line of the test."""
-        path, line, name = self.item.reportinfo()
+        # Known since before the test, unlike what `reportinfo` finds out again.
+        _file, line, name = self.item.location
         if line is None:
             line = 0
-        return Place(str(Path(path)), line + 1, name)
+        return Place(str(self.item.path), line + 1, name)
 
     def note_report(self, report: pytest.TestReport) -> None:
         """Hold a passed test back until its fixtures have been torn down.
