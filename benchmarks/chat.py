@@ -141,10 +141,10 @@ class Peer(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._received += data
         if not self._is_upgraded:
-            end = self._received.find(b"\r\n\r\n")
-            if end < 0:
+            headers_end = self._received.find(b"\r\n\r\n")
+            if headers_end < 0:
                 return
-            del self._received[: end + 4]
+            del self._received[: headers_end + 4]
             self._is_upgraded = True
         start = 0
         while True:

@@ -178,8 +178,10 @@ def serve(project: Callable[[str, str], Path]) -> Serve:
     python = tool(project("chat", "auto"), "python")
 
     def serve(*options: str, port: int = 0) -> Any:
-        command = [python, "-m", "chat_auto", "--port", str(port), *options]
-        return process(*command, says=r"listening on (\S+)")
+        return process(
+            *(python, "-m", "chat_auto", "--port", str(port), *options),
+            says=r"listening on (\S+)",
+        )
 
     return serve
 
@@ -419,9 +421,7 @@ def test_the_page_fits_into_any_window(
         browser.join(url, "A" * 20)
         for text in ("Hello", "x" * 1000, "See https://example.org/" + "y" * 300):
             browser.type("#text", text + ENTER)
-            browser.until(
-                lambda it, text=text: it.said()[-1:] == [f"{'A' * 20}: {text}"]
-            )  # type: ignore[misc]
+            browser.until_last(f"{'A' * 20}: {text}")
         for _ in range(10):
             browser.type("#text", "Good morning!" + ENTER)
             browser.until(lambda it: it.script("!sent"))

@@ -109,8 +109,7 @@ def chat(project: Callable[[str, str], Path]) -> Any:
     @contextmanager
     def chat(*options: str) -> Iterator[int]:
         port = free_port()
-        command = [python, "-m", "chat_auto", "--port", str(port), *options]
-        with running(*command):
+        with running(python, "-m", "chat_auto", "--port", str(port), *options):
             wait_for(port)
             yield port
 
@@ -240,8 +239,8 @@ def test_an_allowed_origin_may_connect_through_any_proxy(
 ) -> None:
     with chat("--allowed-origin", "http://chat.example.com:1234") as upstream:
         with nginx(tmp_path, DEFAULT_HOST, upstream) as port:
-            origin = {"Origin": "http://chat.example.com:1234"}
-            assert status(port, "POST", "/chat/ws", **origin) == (204, "")
+            origin = "http://chat.example.com:1234"
+            assert status(port, "POST", "/chat/ws", Origin=origin) == (204, "")
             assert status(port, "POST", "/chat/ws")[0] == 403
 
 

@@ -43,6 +43,7 @@ async def main(
         list[str] | None,
         Parameter(
             validator=check_origins,
+            negative="",  # no option --empty-allowed-origin
             help="Origin of a page that may connect, such as https://chat.example.com. "
             "Pages of this server may always. Can be given several times.",
         ),
