@@ -179,7 +179,12 @@ def serve(project: Callable[[str, str], Path]) -> Serve:
 
     def serve(*options: str, port: int = 0) -> Any:
         return process(
-            *(python, "-m", "chat_auto", "--port", str(port), *options),
+            python,
+            "-m",
+            "chat_auto",
+            "--port",
+            str(port),
+            *options,
             says=r"listening on (\S+)",
         )
 
@@ -278,6 +283,21 @@ def test_two_presses_of_join_make_one_connection(
         browser.type("#text", "Hello" + ENTER)
         browser.until_last("Ann: Hello")
         assert browser.said() == ["Ann: Hello"]
+
+
+def test_presses_while_the_page_connects_make_no_other_connection(
+    serve: Serve, browser: Browser
+) -> None:
+    with serve() as (_, url):
+        browser.open(url)
+        browser.type("#name", "Ann")
+        press = "document.querySelector('#join').requestSubmit()"
+        browser.script(f"({press}, {press}, {press})")
+        browser.until_inside()
+        browser.type("#text", "Hello" + ENTER)
+        browser.until_last("Ann: Hello")
+        assert browser.said() == ["Ann: Hello"]
+        assert clients(url) == 1
 
 
 def test_a_message_that_is_too_long_stays_in_the_box(

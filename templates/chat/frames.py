@@ -9,6 +9,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from aiohttp import WSCloseCode
+
 LENGTH_MASK = 0x7F
 LONG_LENGTHS = {126: 2, 127: 8}  # bytes of the length that follows, by the short length
 MASKED = 0x80
@@ -19,8 +21,8 @@ class FrameCounter:
     """Finds the beginning of each frame in a stream of bytes."""
 
     def __init__(self, max_size: int) -> None:
-        # aiohttp ends the connection at the header of a longer frame.
         self._max_size = max_size
+        self.is_too_large = False  # a frame was; what follows it is not looked at
         self._header = bytearray()
         self._payload_left = 0
 
@@ -28,7 +30,7 @@ class FrameCounter:
         """Return the number of frames whose headers end in these bytes."""
         frames = 0
         position = 0
-        while position < len(data):
+        while position < len(data) and not self.is_too_large:
             if self._payload_left > 0:
                 skipped = min(self._payload_left, len(data) - position)
                 self._payload_left -= skipped
@@ -38,7 +40,8 @@ class FrameCounter:
             position += 1
             if self._is_header_complete():
                 frames += 1
-                self._payload_left = min(self._length(), self._max_size)
+                self._payload_left = self._length()
+                self.is_too_large = self._payload_left > self._max_size
                 self._header.clear()
         return frames
 
@@ -60,7 +63,8 @@ class FrameCounter:
 class RateLimiter(asyncio.Protocol):
     """Stands between a transport and its protocol, and passes everything on.
 
-    Calls `on_excess` when more than `rate` frames have arrived within one second.
+    Calls `on_excess` with a close code and a reason when more than `rate` frames have
+    arrived within one second, or when a frame is larger than `max_size` bytes.
     """
 
     def __init__(
@@ -69,7 +73,7 @@ class RateLimiter(asyncio.Protocol):
         *,
         rate: int,
         max_size: int,
-        on_excess: Callable[[], None],
+        on_excess: Callable[[int, str], None],
     ) -> None:
         self._protocol = protocol
         self._rate = rate
@@ -84,8 +88,10 @@ class RateLimiter(asyncio.Protocol):
         now = asyncio.get_running_loop().time()
         for _ in range(self._frames.feed(data)):
             self._arrivals.append(now)
-        if len(self._arrivals) > self._rate and now - self._arrivals[0] < 1:
-            self._on_excess()
+        if self._frames.is_too_large:
+            self._on_excess(WSCloseCode.MESSAGE_TOO_BIG, "the message is too large")
+        elif len(self._arrivals) > self._rate and now - self._arrivals[0] < 1:
+            self._on_excess(WSCloseCode.POLICY_VIOLATION, "too many messages")
         self._protocol.data_received(data)
 
     def eof_received(self) -> bool | None:

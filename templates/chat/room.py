@@ -90,9 +90,9 @@ class Room:
         """Let a client take part until it leaves or is evicted; then close its
         WebSocket.
         """
+        # From now on the client receives what the others do, after its welcome.
+        self._clients[client.name] = client
         try:
-            await self.send_to_all(type="joined", name=client.name)
-            self._clients[client.name] = client
             with suppress(TimeoutError):
                 async with client.eviction, asyncio.TaskGroup() as answers:
                     await self._welcome(client)
@@ -130,6 +130,8 @@ class Room:
             # The newcomer's outbox must have space for what is said meanwhile.
             history=self.history.newest(max_bytes=self.limits.outbox // 2),
         )
+        others = [other for other in self._clients.values() if other is not client]
+        await self.send(*others, type="joined", name=client.name)
 
     # --- Receiving
 

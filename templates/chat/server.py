@@ -9,7 +9,7 @@ from pathlib import Path
 from socket import SO_SNDBUF, SOL_SOCKET
 from typing import cast
 
-from aiohttp import WSCloseCode, web
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from .frames import RateLimiter
@@ -193,10 +193,10 @@ def max_frame_size(message_size: int) -> int:
 
 
 def limit_rate(room: Room, client: Client, max_size: int) -> None:
-    """Evict the client when it sends more frames than the room allows."""
+    """Evict the client when it sends more or larger frames than allowed."""
 
-    def evict() -> None:
-        room.evict(client, WSCloseCode.POLICY_VIOLATION, "too many messages")
+    def evict(code: int, reason: str) -> None:
+        room.evict(client, code, reason)
 
     protocol = cast(asyncio.Protocol, client.transport.get_protocol())
     client.transport.set_protocol(

@@ -40,8 +40,9 @@ def test_an_unmasked_frame_is_counted() -> None:
     assert FrameCounter(max_size=100).feed(b"\x81\x02hi" * 2) == 2
 
 
-def test_a_huge_length_hides_no_more_than_the_largest_frame() -> None:
+def test_nothing_after_a_frame_that_is_too_large_is_counted() -> None:
     counter = FrameCounter(max_size=60)
     header = b"\x82\xff" + (2**60).to_bytes(8) + bytes(4)
-    empty_frames = frame(b"", opcode=0) * 20
-    assert counter.feed(header + empty_frames) == 1 + 10
+    assert counter.feed(frame(b"x" * 60) + header + frame(b"") * 20) == 2
+    assert counter.is_too_large
+    assert counter.feed(frame(b"")) == 0

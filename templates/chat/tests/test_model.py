@@ -1,7 +1,8 @@
 """The client of model servers, against a local server with a script."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -265,11 +266,19 @@ async def test_a_slow_reader_of_the_answer_is_no_stall(
     assert parts == ["Hello", " Ann"]
 
 
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that belongs to this test, but on which no program listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
+
+
 @pytest.mark.asyncio
 async def test_a_server_that_is_down_is_reported(
-    taken_port: int, caplog: pytest.LogCaptureFixture
+    closed_port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    url = f"http://127.0.0.1:{taken_port + 1 if taken_port < 65535 else 1}/v1"
+    url = f"http://127.0.0.1:{closed_port}/v1"
     async with open_model(ModelOptions(model_url=url, model="tiny"), "") as model:
         assert await answer(model) == ["The model server cannot be reached."]
     assert "Cannot connect to host" in caplog.text

@@ -72,10 +72,25 @@ async def test_people_see_who_is_in_the_room(enter: Enter) -> None:
     assert ann.welcome["names"] == ["Ann"]
     assert bob.welcome["names"] == ["Ann", "Bob"]
     await bob.close()
-    joined = await ann.receive(all_types=True)
-    left = await ann.receive(all_types=True)
-    assert joined == {"type": "joined", "name": "Bob"}
-    assert left == {"type": "left", "name": "Bob"}
+    events = [await ann.receive(all_types=True) for _ in range(2)]
+    assert events == [
+        {"type": "joined", "name": "Bob"},
+        {"type": "left", "name": "Bob"},
+    ]
+
+
+@pytest.mark.asyncio
+async def test_people_who_enter_at_the_same_moment_see_each_other(
+    enter: Enter,
+) -> None:
+    names = {f"peer {n}" for n in range(20)}
+    async with asyncio.TaskGroup() as tasks:
+        entering = [tasks.create_task(enter(name)) for name in names]
+    for task in entering:
+        peer = task.result()
+        known = set(peer.welcome["names"])
+        while known != names:
+            known.add((await peer.receive(all_types=True))["name"])
 
 
 @pytest.mark.asyncio
