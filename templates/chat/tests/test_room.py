@@ -84,10 +84,7 @@ async def test_people_who_enter_at_the_same_moment_see_each_other(
     enter: Enter,
 ) -> None:
     names = {f"peer {n}" for n in range(20)}
-    async with asyncio.TaskGroup() as tasks:
-        entering = [tasks.create_task(enter(name)) for name in names]
-    for task in entering:
-        peer = task.result()
+    for peer in await asyncio.gather(*(enter(name) for name in names)):
         known = set(peer.welcome["names"])
         while known != names:
             known.add((await peer.receive(all_types=True))["name"])
