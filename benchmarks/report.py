@@ -276,6 +276,15 @@ BARS = [
         1.3,
     ),
     Bar(
+        "chat",
+        "a model's token to a client, p99",
+        "-",
+        ("token_p99_ms",),
+        "<=",
+        20,
+        " ms",
+    ),
+    Bar(
         "jobs",
         "`jobs`: 2,000 small tasks over Redis, time",
         "arq",
