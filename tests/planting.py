@@ -117,7 +117,7 @@ def plain_outcome(project: Path, folder: Path, file: Path) -> str:
             folder,
             tool(project, "python"),
             test,
-            "--timeout=12",
+            "--timeout=5",
             "--timeout-method=thread",
         )[0]
 

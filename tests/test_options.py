@@ -53,8 +53,17 @@ def in_parameters(path: Path) -> dict[str, str]:
             continue
         for part in ast.walk(annotation):
             if isinstance(part, ast.keyword) and part.arg == "help":
-                texts[name] = str(ast.literal_eval(part.value))
+                texts[name] = text_of(part.value)
     return texts
+
+
+def text_of(node: ast.expr) -> str:
+    """Return the text of a string literal, or of an f-string without its values."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(
+            str(part.value) for part in node.values if isinstance(part, ast.Constant)
+        )
+    return str(ast.literal_eval(node))
 
 
 @pytest.mark.parametrize("starter", STARTERS)
