@@ -334,8 +334,11 @@ def readme_bars() -> list[Bar]:
     return [bar for bar in BARS if (bar.script, bar.path) in README_FIGURES]
 
 
-def measure(script: str) -> None:
-    """Run a benchmark, and keep its results."""
+def measure(script: str, rounds: int | None) -> None:
+    """Run a benchmark, and keep its results.
+
+    `rounds` is passed to the benchmark; None leaves it at the benchmark's default.
+    """
     file = FIGURES / f"{script}.json"
     FIGURES.mkdir(parents=True, exist_ok=True)
     print(f"== {script}", flush=True)
@@ -345,9 +348,12 @@ def measure(script: str) -> None:
         "--json",
         str(file),
     ]
-    subprocess.run(command, check=True, cwd=TEMPLATE)
+    options = [] if rounds is None else ["--rounds", str(rounds)]
+    subprocess.run([*command, *options], check=True, cwd=TEMPLATE)
     told = {
-        "command": f"uv run --group bench python benchmarks/{script}.py",
+        "command": " ".join(
+            ["uv run --group bench python", f"benchmarks/{script}.py", *options]
+        ),
         "date": date.today().isoformat(),
         "machine": {
             "system": platform.system(),
@@ -396,8 +402,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("scripts", nargs="*", metavar="SCRIPT", help=", ".join(SCRIPTS))
-    for script in parser.parse_args().scripts or SCRIPTS:
-        measure(script)
+    parser.add_argument("--rounds", type=int, help="rounds of each benchmark")
+    arguments = parser.parse_args()
+    for script in arguments.scripts or SCRIPTS:
+        measure(script, arguments.rounds)
     chart()
     put_between(PAGE, BEGIN, table(BARS), END)
     put_between(README, BEGIN, table(readme_bars()), END)
