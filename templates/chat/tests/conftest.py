@@ -144,8 +144,10 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-@pytest.fixture
-def enter(url: URL, session: aiohttp.ClientSession) -> Callable[..., Awaitable[Peer]]:
+@pytest_asyncio.fixture
+async def enter(
+    url: URL, session: aiohttp.ClientSession
+) -> AsyncIterator[Callable[..., Awaitable[Peer]]]:
     """Enters the room under a name; the options are those of `ws_connect`.
 
     The room is that of the fixture `room`, unless `at` is the URL of another one.
@@ -160,7 +162,9 @@ def enter(url: URL, session: aiohttp.ClientSession) -> Callable[..., Awaitable[P
         assert peer.welcome["type"] == "welcome"
         return peer
 
-    return enter
+    yield enter
+    for peer in inside:
+        await peer.ws.close()
 
 
 @pytest.fixture
