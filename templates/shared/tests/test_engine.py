@@ -12,7 +12,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 
-from shared.engine import create_tables, finish_when_cancelled, open_engine
+from shared.engine import (
+    create_tables,
+    finish_when_cancelled,
+    open_engine,
+)
 
 METADATA = sa.MetaData()
 PLACES = sa.Table("places", METADATA, sa.Column("name", sa.String, primary_key=True))
