@@ -3,6 +3,7 @@ sound stays green.
 """
 
 import ast
+import functools
 import re
 import shlex
 import sys
@@ -12,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tools import execute
+from tools import execute, pythons
 
-from .conftest import MODES, TEMPLATE, Run, tool
+from .conftest import MODES, TEMPLATE, Render, Run, tool
 from .planting import (
     FILES,
     GREEN,
@@ -37,9 +38,16 @@ def pytest_asyncio_loop_factories(config, item):
 """
 
 
+def middle_versions() -> list[str]:
+    """Return the Pythons on which no mode is tested: all but the oldest and newest."""
+    versions = [version for version in pythons.supported() if pythons.find(version)]
+    return versions[1:-1]
+
+
 def each(files: list[Path]) -> pytest.MarkDecorator:
-    """Each file in each mode; those of one mode run in one environment, one after the
-    other.
+    """Each file in each mode, and in mode auto on the other Pythons.
+
+    Those of one mode or Python run in one environment, one after the other.
     """
     return pytest.mark.parametrize(
         ("mode", "file"),
@@ -50,18 +58,38 @@ def each(files: list[Path]) -> pytest.MarkDecorator:
                 marks=pytest.mark.xdist_group(f"guards-{mode}"),
                 id=f"{mode}-{file.stem}",
             )
-            for mode in MODES
+            for mode in [*MODES, *middle_versions()]
             for file in files
         ],
     )
 
 
 @pytest.fixture(scope="session")
-def guarded(project: Project, run: Run, uv: str) -> Callable[[str], Path]:
-    """The default project of a mode, with what the sound files need too."""
+def on_python(render: Render, run: Run, uv: str) -> Callable[[str], Path]:
+    """Renders the default project for a Python version, with its own environment."""
+
+    @functools.cache
+    def on_python(version: str) -> Path:
+        folder = render(project_name=f"Guards on {version}")
+        python = pythons.find(version)
+        assert python is not None
+        run(folder, uv, "sync", "--quiet", "--python", python)
+        return folder
+
+    return on_python
+
+
+@pytest.fixture(scope="session")
+def guarded(
+    project: Project, on_python: Callable[[str], Path], run: Run, uv: str
+) -> Callable[[str], Path]:
+    """The default project of a mode or Python, with what the sound files need too."""
 
     def guarded(mode: str) -> Path:
-        folder = project("api_client", mode)
+        if mode in MODES:
+            folder = project("api_client", mode)
+        else:
+            folder = on_python(mode)
         if not (folder / "extra").exists():
             more = ("anyio", "hypothesis", "uvloop; sys_platform != 'win32'")
             run(
