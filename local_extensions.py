@@ -341,7 +341,7 @@ class Filters(Extension):
             "test_text": test_text,
         }
         # `cruft update` renders two versions of this template in one process. The
-        # second
-        # one must not get the first one's filters: https://github.com/cruft/cruft/issues/253
+        # second one must not get the first one's filters:
+        # https://github.com/cruft/cruft/issues/253
         if "cruft" in sys.modules:
             sys.modules.pop(__name__, None)

@@ -118,7 +118,7 @@ class Broker(ABC):
 
     @abstractmethod
     async def keep_dead_letter(self, delivery: Delivery, reason: str) -> None:
-        """Store a copy of a job that will not be done, for somebody to look at."""
+        """Store a copy of a job that will not be done, so that it can be examined."""
 
 
 @asynccontextmanager

@@ -112,7 +112,7 @@ class NatsBroker(Broker):
             filter_subject=inbox_subject(self.inbox),
             deliver_subject=subject,
             ack_policy=AckPolicy.EXPLICIT,
-            # The server deletes it when nobody has listened for so long.
+            # The server deletes it after this time without a listener.
             inactive_threshold=RESULT_TTL,
         )
         await self.jetstream.add_consumer(RESULTS, config)
