@@ -128,6 +128,16 @@ def tool(folder: Path, name: str) -> Path:
     return folder / ".venv" / ("Scripts" if os.name == "nt" else "bin") / name
 
 
+def forget_compiled(module: Path) -> None:
+    """Remove what Python has compiled from a module that a test has changed.
+
+    Python compiles a module again when its size or the second of its last change
+    differs. Two planted bugs can have the same size, and the same second.
+    """
+    for compiled in (module.parent / "__pycache__").glob(f"{module.stem}.*"):
+        compiled.unlink()
+
+
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template as a git repository with one commit, as a user's git meets it."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tools import execute
 
-from .conftest import TEMPLATE, tool
+from .conftest import TEMPLATE, forget_compiled, tool
 
 FILES = sorted((TEMPLATE / "tests" / "planted").glob("[0-9]*.py"))
 GREEN = sorted((TEMPLATE / "tests" / "planted").glob("green_*.py"))
@@ -84,9 +84,7 @@ def planted(folder: Path, package: str, file: Path) -> Iterator[Path]:
     finally:
         for place in places:
             place.unlink()
-            for compiled in (place.parent / "__pycache__").glob(f"{place.stem}.*"):
-                # The next bug has the same name, and may have the same size and second.
-                compiled.unlink()
+            forget_compiled(place)
 
 
 def outcome(folder: Path, python: Path, test: Path, *options: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import STARTERS, TEMPLATE, Run, tool
+from .conftest import STARTERS, TEMPLATE, Run, forget_compiled, tool
 
 MUTATIONS = TEMPLATE / "tests" / "mutations"
 
@@ -52,6 +52,7 @@ def test_a_planted_bug_turns_the_suite_red(
     sound = module.read_text(encoding="utf-8")
     assert sound.count(mutation["old"]) == 1, "the bug no longer fits the module"
     module.write_text(sound.replace(mutation["old"], mutation["new"]), encoding="utf-8")
+    forget_compiled(module)
     try:
         said = run(
             folder,
@@ -61,4 +62,5 @@ def test_a_planted_bug_turns_the_suite_red(
         )
     finally:
         module.write_text(sound, encoding="utf-8")
+        forget_compiled(module)
     assert "failed" in said or "error" in said

@@ -1,0 +1,29 @@
+"""What the other tests of the template rely on."""
+
+import os
+import py_compile
+from pathlib import Path
+
+import pytest
+
+from .conftest import forget_compiled
+
+pytestmark = pytest.mark.quick
+
+
+@pytest.mark.xdist_group("harness")
+@pytest.mark.skipif(
+    "PYTEST_XDIST_WORKER" not in os.environ, reason="runs without pytest-xdist"
+)
+def test_pytest_xdist_knows_the_groups(request: pytest.FixtureRequest) -> None:
+    # Without this each of the two processes installs every project.
+    assert request.node.nodeid.endswith("@harness")
+
+
+def test_a_changed_module_is_compiled_again(tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text("A = 1\n", encoding="utf-8")
+    compiled = Path(py_compile.compile(str(module), doraise=True))
+    assert compiled.exists()
+    forget_compiled(module)
+    assert not compiled.exists()
