@@ -53,7 +53,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Panel:
-    """Contestants that did the same work. The first bar is the starter's."""
+    """Contestants that did the same work."""
 
     title: str
     unit: str
@@ -200,16 +200,21 @@ def label(value: float, unit: str) -> str:
     return f"{value:.3f} {unit}"
 
 
-def draw_panel(axes: Any, panel: Panel, results: Any) -> None:
-    """Draw the bars of a panel, the starter's first."""
+def draw_panel(axes: Any, panel: Panel, starter: str) -> None:
+    """Draw the bars of a panel. Those that begin with the starter's name are ours."""
     labels: list[str] = []
     values: list[float] = []
+    colours: list[str] = []
     for bar in panel.bars:
-        value = bar.value(results)
-        if value is not None:
-            labels.append(bar.label)
-            values.append(value)
-    colours = [OUR_COLOUR] + [OTHER_COLOUR] * (len(values) - 1)
+        value = bar.value(results_of(starter))
+        if value is None:
+            continue
+        labels.append(bar.label)
+        values.append(value)
+        if bar.label.startswith(starter):
+            colours.append(OUR_COLOUR)
+        else:
+            colours.append(OTHER_COLOUR)
     drawn = axes.barh(labels, values, color=colours, height=0.7)
     axes.bar_label(drawn, [label(value, panel.unit) for value in values], padding=4)
     axes.invert_yaxis()
@@ -234,9 +239,8 @@ def draw_starter(starter: str) -> None:
         squeeze=False,
         layout="constrained",
     )
-    results = results_of(starter)
     for row, panel in zip(grid, panels, strict=True):
-        draw_panel(row[0], panel, results)
+        draw_panel(row[0], panel, starter)
     save(figure, DOCS / "figures" / f"{starter}.svg")
 
 
