@@ -94,7 +94,8 @@ def outcome(folder: Path, python: Path, test: Path, *options: str) -> tuple[str,
     however slowly the process starts.
     """
     quiet = ("-q", "-p", "no:randomly", "-p", "no:cacheprovider")
-    done = execute(folder, python, "-m", "pytest", *quiet, *options, test)
+    pytest = python.with_name("pytest")  # as `uv run pytest` starts it
+    done = execute(folder, pytest, *quiet, *options, test)
     said = done.stdout
     assert done.returncode in (0, 1), said
     if "+ Timeout +" in said:

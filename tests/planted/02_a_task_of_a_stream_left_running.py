@@ -5,7 +5,10 @@ import asyncio
 import pytest
 
 # And nothing else: cancelling such a task makes asyncio call its exception handler.
-CULPRIT = r"(?s)^(?!.*(lost error|Exception in callback)).*left running: .*in handle"
+CULPRIT = (
+    r"(?s)^(?!.*(lost error|Exception in callback))"
+    r".*py:16: a task left running: .*in handle"
+)
 
 
 async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

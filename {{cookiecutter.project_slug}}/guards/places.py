@@ -19,6 +19,7 @@ from guards.settings import settings
 SystemPath = type(Path(__file__))
 THESE_FILES = SystemPath(__file__).parent
 STANDARD_LIBRARY = sysconfig.get_path("stdlib")
+COMMANDS = sysconfig.get_path("scripts")  # as .venv/bin, with pytest itself
 
 
 class Whose(Enum):
@@ -57,6 +58,8 @@ def whose(file: str) -> Whose:
     if file.startswith("<") or is_guard(file):
         return Whose.PYTHON
     if "site-packages" in path.parts or "dist-packages" in path.parts:
+        return Whose.LIBRARY
+    if path.is_relative_to(COMMANDS):
         return Whose.LIBRARY
     if path.is_relative_to(STANDARD_LIBRARY):
         return Whose.PYTHON
