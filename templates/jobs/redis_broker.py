@@ -233,9 +233,10 @@ class RedisBroker(Broker):
         number = abandoned[0]["times_delivered"] + 1
         # Only the first worker that claims it gets it: then it is no longer idle.
         entries = await self.commands.xclaim(JOBS, GROUP, self.inbox, idle, [entry_id])
-        for entry_id, fields in entries:
-            return Delivery(fields[b"job"], number, entry_id)
-        return None
+        if not entries:
+            return None
+        _, fields = entries[0]
+        return Delivery(fields[b"job"], number, entry_id)
 
     async def _read_new(self, count: int) -> list[Delivery]:
         """Return up to `count` new jobs; none if none came for a while."""
