@@ -37,7 +37,9 @@ def seconds(template: Path, out: Path) -> float:
     options = ["--no-input", "-f", "-o", str(out)]
     command = [sys.executable, "-m", "cookiecutter", *options, str(template)]
     started = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(done.stdout + done.stderr)
     return time.perf_counter() - started
 
 

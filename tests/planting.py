@@ -1,8 +1,9 @@
 """Plant a bug into a project, run its test, and say how the test ended.
 
-Each file of tests/planted is a test. If the bug must be in the package, the file is a
-module of the package too, so each file is copied to both places. `CULPRIT` in the file
-is a regular expression that the message of the guards must match.
+Each file of tests/planted is a test. Some bugs must be in the package, so each file is
+also copied to `app.planted`, a module of the package. `CULPRIT` in the file is a
+regular expression that the message of the guards must match. A test that hangs has a
+deadline of 0.3 s instead of 10 s, so that it ends soon.
 """
 
 import ast

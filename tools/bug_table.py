@@ -3,7 +3,7 @@
     uv run python -m tools.bug_table
 
 Plants each bug into a project with plain pytest-asyncio, and into a project of this
-template. Takes about four minutes.
+template. Takes about two minutes.
 """
 
 import subprocess
