@@ -177,9 +177,9 @@ def pythons_from(oldest: str) -> str:
 
 
 def check_all(answers: Mapping[str, str]) -> str:
-    """Check the answers of a replay file; return an empty string.
+    """Refuse answers that no filter has checked; return an empty string.
 
-    Such a file contains the answers and the results of the filters. It may have been
+    A replay file contains the answers and the results of the filters. It may have been
     edited, so the results are computed again.
     """
     questions = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))

@@ -148,8 +148,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self.selector = JumpingSelector()
         super().__init__(self.selector)
-        # The only private name here. The default, 1e-9, is too small to be added to a
-        # float that is larger than 97 days.
+        # The only private name here. The default, 1e-9, would be lost by rounding when
+        # the time is more than 97 days.
         self._clock_resolution = 1e-6
 
     def time(self) -> float:

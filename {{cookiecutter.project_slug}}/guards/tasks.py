@@ -82,8 +82,8 @@ def generator_dropped(generator: Generator) -> None:
 def error_lost(context: dict[str, Any]) -> bool:
     """Record an error that a loop would pass to its exception handler.
 
-    Returns whether it was recorded. This may be called in the middle of a garbage
-    collection, so it only keeps the error. The message is made for the verdict.
+    Returns True if the loop need not handle it. This may be called in the middle of a
+    garbage collection, so it only keeps the error. The message is made for the verdict.
     """
     record = Record.current
     if record is None or record.allows("loses_errors"):
