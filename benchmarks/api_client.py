@@ -1,11 +1,10 @@
-"""The cost of the client: compared with the API's own time, and with httpx2 and httpx.
+"""Measure the time of 2,000 requests, against bare aiohttp, httpx2 and httpx.
 
-    uv run --group bench python benchmarks/api_client.py [--requests 2000] [--rounds 5]
-    [--json FILE]
+    uv run --group bench python benchmarks/api_client.py
 
-The API runs in a process of its own and answers each request after 50 ms. With 100
-concurrent requests, 2,000 of them take at least 1.00 s: that is the floor. The clients
-take turns, after a warm-up. Each client reads and parses every response.
+The API is a process of its own and responds to each request after 50 ms. With 100
+concurrent requests, 2,000 requests take at least 1.00 s; this is the floor. Every
+client reads and parses each response.
 """
 
 import argparse
@@ -16,12 +15,11 @@ import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import aiohttp
 import harness
-import httpx
-import httpx2
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "templates"))
 
@@ -39,7 +37,7 @@ RESPONSE = (
 
 
 class Api(asyncio.Protocol):
-    """An HTTP server that only waits and responds."""
+    """An HTTP server that waits and responds."""
 
     transport: asyncio.Transport
 
@@ -64,7 +62,7 @@ async def serve() -> None:
 
 
 async def get_many(count: int, get: Callable[[], Awaitable[bytes]]) -> None:
-    """Get and parse `count` responses with as many workers as are allowed."""
+    """Get and parse `count` responses with `CONCURRENCY` workers."""
     numbers = iter(range(count))
 
     async def worker() -> None:
@@ -95,6 +93,8 @@ async def with_bare_aiohttp(url: str, count: int) -> None:
 
 
 async def with_httpx2(url: str, count: int) -> None:
+    import httpx2
+
     limits = httpx2.Limits(
         max_connections=CONCURRENCY, max_keepalive_connections=CONCURRENCY
     )
@@ -108,7 +108,9 @@ async def with_httpx2(url: str, count: int) -> None:
 
 
 async def with_httpx(url: str, count: int) -> None:
-    # Its default limits are the fastest ones.
+    import httpx
+
+    # It is fastest with its default limits.
     async with httpx.AsyncClient(timeout=60) as client:
 
         async def get() -> bytes:
@@ -118,12 +120,19 @@ async def with_httpx(url: str, count: int) -> None:
         await get_many(count, get)
 
 
-CLIENTS = {
-    "api_client": with_api_client,
-    "aiohttp, bare": with_bare_aiohttp,
-    "httpx2": with_httpx2,
-    "httpx": with_httpx,
-}
+def contestants() -> dict[str, Callable[[str, int], Awaitable[None]]]:
+    """Return the clients by name, without those that are not installed."""
+    clients: dict[str, Callable[[str, int], Awaitable[None]]] = {
+        "api_client": with_api_client,
+        "aiohttp, bare": with_bare_aiohttp,
+        "httpx2": with_httpx2,
+        "httpx": with_httpx,
+    }
+    for name in ("httpx2", "httpx"):
+        if find_spec(name) is None:
+            harness.skip(name, "it is not installed")
+            del clients[name]
+    return clients
 
 
 async def measure(requests: int, rounds: int) -> dict[str, float]:
@@ -140,11 +149,13 @@ async def measure(requests: int, rounds: int) -> dict[str, float]:
     port = int(await server.stdout.readline())
     url = f"http://127.0.0.1:{port}"
 
-    for client in CLIENTS.values():
-        await client(url, CONCURRENCY)  # the warm-up
-    times: dict[str, list[float]] = {name: [] for name in CLIENTS}
+    clients = contestants()
+    times: dict[str, list[float]] = {name: [] for name in clients}
+    for client in clients.values():
+        # The warm-up.
+        await client(url, CONCURRENCY)
     for _ in range(rounds):
-        for name, client in CLIENTS.items():
+        for name, client in clients.items():
             started = time.perf_counter()
             await client(url, requests)
             times[name].append(time.perf_counter() - started)
@@ -155,16 +166,23 @@ async def measure(requests: int, rounds: int) -> dict[str, float]:
 
 
 def select_loop() -> asyncio.SelectorEventLoop:
-    """Return an event loop whose timers are exact.
+    """Return an event loop with exact timers for the API.
 
-    epoll rounds each wait of the server up to a whole millisecond; select does not.
+    With epoll, each wait of the loop is rounded up to a whole millisecond; with select
+    it is not.
     """
     return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
 def main() -> None:
     parser = harness.parser(__doc__, rounds=5)
-    parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument(
+        "--requests",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="Number of requests in a round; 2000 by default.",
+    )
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -177,7 +195,7 @@ def main() -> None:
     floor = options.requests / CONCURRENCY * DELAY
     ratios = {name: taken / floor for name, taken in medians.items()}
     print(
-        f"{options.requests} requests of 50 ms, {CONCURRENCY} at a time; "
+        f"{options.requests} requests of 50 ms, {CONCURRENCY} at the same time; "
         f"floor {floor:.2f} s"
     )
     for name, taken in medians.items():

@@ -1,16 +1,14 @@
-"""What the chat room costs: against a bare aiohttp broadcast, with clients that do not
-read, in memory, and from a model server's token to a client's frame.
+"""Measure the CPU time per delivered message, against a minimal aiohttp broadcast.
 
-    uv run --group bench python benchmarks/chat.py [--clients 500] [--talkers 5]
-    [--rounds 7] [--json FILE]
+    uv run --group bench python benchmarks/chat.py
 
-Each server is a process of its own, and its CPU time counts. In each round every talker
-sends 20 messages, and every client receives all of them; the benchmark checks that they
-arrive in one order, and each talker's in its own. `--talkers 500` is the whole crowd
-talking at once: 5 million deliveries per round, so use `--rounds 1`.
+The server is a process of its own, and its own CPU time is measured. In each round
+every talker sends 20 messages, and all clients receive all of them, in the same order.
+With `--talkers 500` a round has 5 million deliveries, so use `--rounds 1`.
 
-For the delay, 100 clients receive an answer of 300 tokens, one every 10 ms. A token is
-the time at which the model server sends it.
+Also measures how much 50 clients that do not read slow down the others, the memory, and
+the delay from a token of a model server to the clients: 100 clients receive an answer
+of 300 tokens, one every 10 ms.
 """
 
 import argparse
@@ -23,6 +21,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,10 @@ LIMITS = Limits(clients=2000, rate=10_000, history=50)
 
 
 def bare() -> web.Application:
-    """Return the broadcast of the tutorials: no limits, and sending waits."""
+    """Return a minimal broadcast, as in tutorials.
+
+    It has no limits, and waits for each client in turn.
+    """
     peers: set[web.WebSocketResponse] = set()
 
     async def join(request: web.Request) -> web.WebSocketResponse:
@@ -59,8 +61,8 @@ def bare() -> web.Application:
         await ws.send_str(json.dumps({"type": "welcome", "name": name}))
         try:
             async for message in ws:
-                said = json.loads(message.data)["text"]
-                text = json.dumps({"type": "message", "name": name, "text": said})
+                words = json.loads(message.data)["text"]
+                text = json.dumps({"type": "message", "name": name, "text": words})
                 for peer in tuple(peers):
                     await peer.send_str(text)
         finally:
@@ -85,7 +87,10 @@ async def serve(kind: str, model_url: str) -> None:
 
 
 async def run(app: web.Application) -> None:
-    """Answer each line on stdin with the CPU seconds and the peak of memory in MB."""
+    """Serve until stdin ends; print the port first.
+
+    For each line on stdin, print the CPU time in seconds and the peak memory in MB.
+    """
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1000)
@@ -98,7 +103,7 @@ async def run(app: web.Application) -> None:
 
 
 async def send_tokens(request: web.Request) -> web.StreamResponse:
-    """Be a model server whose tokens are the time."""
+    """Answer as a model server does. Each token is the time at which it is sent."""
     response = web.StreamResponse()
     await response.prepare(request)
     for _ in range(TOKENS):
@@ -110,7 +115,7 @@ async def send_tokens(request: web.Request) -> web.StreamResponse:
     return response
 
 
-# --- The clients, as cheap as can be
+# --- The clients, which use as little CPU time as possible
 
 
 class Peer(asyncio.Protocol):
@@ -168,6 +173,7 @@ class Peer(asyncio.Protocol):
             self.has_enough.set()
 
     def expect(self, count: int) -> None:
+        """Forget the messages so far; set `has_enough` after the next `count`."""
         self.messages.clear()
         self.has_enough.clear()
         self.wanted = count
@@ -194,59 +200,78 @@ def frame_end(data: bytearray, start: int) -> int | None:
     return end if end <= len(data) else None
 
 
+@dataclass
+class Usage:
+    """CPU time in seconds and peak memory in MB of a server."""
+
+    cpu: float
+    memory: float
+
+
+@dataclass
+class Round:
+    """CPU time per delivery, and time until the last delivery, in seconds."""
+
+    cpu_per_delivery: float
+    seconds: float
+
+
 class Crowd:
-    """The clients of one server, some of which do not read."""
+    """A server process and its clients."""
 
     def __init__(self, process: asyncio.subprocess.Process, peers: list[Peer]) -> None:
         self._process = process
         self.peers = peers
 
-    async def ask(self) -> tuple[float, float]:
-        """Return the server's CPU seconds and peak memory."""
+    async def usage(self) -> Usage:
+        """Return the CPU time and memory of the server up to now."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(b"\n")
         cpu, memory = (await self._process.stdout.readline()).split()
-        return float(cpu), float(memory)
+        return Usage(cpu=float(cpu), memory=float(memory))
 
-    async def round(self, talkers: int, size: int) -> tuple[float, float]:
-        """Let them talk.
-
-        Return the CPU seconds per delivery, and the seconds until all is delivered.
-        """
+    async def round(self, talkers: int, size: int) -> Round:
+        """Let some clients send messages of this size, in bytes, to all clients."""
         texts = []
-        for n in range(talkers):
-            texts.append(
-                [f"{n:03} {turn:02} ".ljust(size, "x") for turn in range(TURNS)]
-            )
+        for number in range(talkers):
+            begins = [f"{number:03} {turn:02} " for turn in range(TURNS)]
+            texts.append([begin.ljust(size, "x") for begin in begins])
         for peer in self.peers:
             peer.expect(talkers * TURNS)
-        before, _ = await self.ask()
+        before = await self.usage()
         started = time.perf_counter()
         for turn in range(TURNS):
             for peer, mine in zip(self.peers, texts, strict=False):
                 peer.say(mine[turn])
         for peer in self.peers:
             await peer.has_enough.wait()
-        took = time.perf_counter() - started
-        after, _ = await self.ask()
+        seconds = time.perf_counter() - started
+        after = await self.usage()
         self._check(texts)
-        return (after - before) / (talkers * TURNS * len(self.peers)), took
+        deliveries = talkers * TURNS * len(self.peers)
+        return Round(
+            cpu_per_delivery=(after.cpu - before.cpu) / deliveries, seconds=seconds
+        )
 
     def _check(self, texts: list[list[str]]) -> None:
+        """Assert that all clients have received all messages in the same order."""
         first = self.peers[0].messages
-        assert all(peer.messages == first for peer in self.peers), "not in one order"
-        heard = [json.loads(frame[frame.index(b"{") :]) for frame in first]
-        for peer, mine in zip(self.peers, texts, strict=False):
-            said = [it["text"] for it in heard if it["name"] == peer.name]
-            assert said == mine, "not all, or not in order"
+        for peer in self.peers:
+            assert peer.messages == first, "the order differs between clients"
+        received = [json.loads(frame[frame.index(b"{") :]) for frame in first]
+        for peer, sent in zip(self.peers, texts, strict=False):
+            found = [
+                message["text"] for message in received if message["name"] == peer.name
+            ]
+            assert found == sent, "messages are missing or not in order"
 
 
 @asynccontextmanager
 async def crowd(
     kind: str, clients: int, stalled: int = 0, model_url: str = ""
 ) -> AsyncIterator[Crowd]:
-    """Start a server, and let the clients in."""
+    """Start a server, and connect clients to it. The last `stalled` do not read."""
     loop = asyncio.get_running_loop()
     pipe = asyncio.subprocess.PIPE
     command = [sys.executable, __file__, "--serve", kind, "--model-url", model_url]
@@ -275,26 +300,27 @@ async def crowd(
 
 
 async def measure_cost(options: argparse.Namespace) -> dict[str, float]:
-    """Compare the CPU time of the room and of the bare broadcast."""
+    """Compare the CPU time of the room and of the minimal broadcast."""
     async with AsyncExitStack() as stack:
         bare_crowd = await stack.enter_async_context(crowd("bare", options.clients))
         room_crowd = await stack.enter_async_context(crowd("room", options.clients))
         bare_costs = []
         room_costs = []
         for turn in range(options.rounds + 1):
-            bare_cost, _ = await bare_crowd.round(options.talkers, 80)
-            room_cost, _ = await room_crowd.round(options.talkers, 80)
-            if turn > 0:  # the first one is the warm-up
-                bare_costs.append(bare_cost)
-                room_costs.append(room_cost)
-        _, memory = await room_crowd.ask()
+            bare_round = await bare_crowd.round(options.talkers, 80)
+            room_round = await room_crowd.round(options.talkers, 80)
+            # The first turn is the warm-up.
+            if turn > 0:
+                bare_costs.append(bare_round.cpu_per_delivery)
+                room_costs.append(room_round.cpu_per_delivery)
+        usage = await room_crowd.usage()
     bare_us = statistics.median(bare_costs) * 1e6
     room_us = statistics.median(room_costs) * 1e6
     return {
         "bare_us": bare_us,
         "room_us": room_us,
         "ratio": room_us / bare_us,
-        "memory_mb": memory,
+        "memory_mb": usage.memory,
     }
 
 
@@ -309,15 +335,15 @@ async def measure_stalled(options: argparse.Namespace) -> dict[str, float]:
             times[stalled] = []
         for turn in range(options.rounds + 1):
             for stalled, side in crowds.items():
-                _, took = await side.round(5, 1500)
+                measured = await side.round(5, 1500)
                 if turn > 0:
-                    times[stalled].append(took)
+                    times[stalled].append(measured.seconds)
         figures = {}
         for stalled, side in crowds.items():
-            _, memory = await side.ask()
+            usage = await side.usage()
             seconds = statistics.median(times[stalled])
             figures[f"seconds_with_{stalled}_stalled"] = seconds
-            figures[f"memory_with_{stalled}_stalled_mb"] = memory
+            figures[f"memory_with_{stalled}_stalled_mb"] = usage.memory
     figures["stalled_ratio"] = (
         figures["seconds_with_50_stalled"] / figures["seconds_with_0_stalled"]
     )
@@ -359,8 +385,20 @@ async def measure(options: argparse.Namespace) -> dict[str, float]:
 
 def main() -> None:
     parser = harness.parser(__doc__, rounds=7)
-    parser.add_argument("--clients", type=int, default=500)
-    parser.add_argument("--talkers", type=int, default=5)
+    parser.add_argument(
+        "--clients",
+        type=int,
+        default=500,
+        metavar="N",
+        help="Number of clients; 500 by default.",
+    )
+    parser.add_argument(
+        "--talkers",
+        type=int,
+        default=5,
+        metavar="N",
+        help="Number of clients that send messages; 5 by default.",
+    )
     kinds = ["bare", "room", "model"]
     parser.add_argument("--serve", choices=kinds, help=argparse.SUPPRESS)
     parser.add_argument("--model-url", default="", help=argparse.SUPPRESS)

@@ -1,18 +1,19 @@
-"""The cost of a download: compared with a bare read, with one at a time, and in memory.
+"""Measure downloads of large and of small files, against aria2c, wget and curl.
 
-    uv run --group bench python benchmarks/downloads.py [--rounds 31] [--json FILE]
+    uv run --group bench python benchmarks/downloads.py
 
-The bare reads use aiohttp's own settings; one has the starter's larger read buffer. The
-server and the memory run are processes of their own. Everything is written to a folder
-on the disk. The many small files are also kept in memory, since other programs that use
-the disk would hide what the program itself costs.
+The programs download 4 files of 100 MB and 1,000 files of 10 kB from nginx; the start
+of the programs is included. A contestant that is not installed is skipped, and all of
+them if nginx is not installed.
 
-If nginx is installed, the whole program also competes with aria2c, wget and curl, its
-start included: 4 files of 100 MB, and 1,000 files of 10 kB. A contestant that is not
-installed is skipped, and the output says so.
+Also compares the downloader in this process with a bare read by aiohttp (once with
+aiohttp's settings, once with the starter's larger read buffer), 32 downloads at a time
+with one at a time, and measures the peak memory. Files are written to the disk; the
+small ones are also kept in memory, because other programs that use the disk would hide
+the cost of the program itself.
 
-The small files are removed at the very end: for some seconds after thousands of files
-were deleted, ext4 takes up to three times as long to create new ones.
+The small files are removed at the end: for some seconds after thousands of files are
+deleted, ext4 takes up to three times as long to create new ones.
 """
 
 import argparse
@@ -90,7 +91,7 @@ http {{
 """
 
 
-# --- A server of our own
+# --- The server
 
 
 async def large_file(request: web.Request) -> web.StreamResponse:
@@ -107,7 +108,7 @@ async def small_files(
 ) -> None:
     """Answer each request with 10 kB after 5 ms.
 
-    Without a framework, since the server shares two cores with what is measured.
+    It uses no framework, because the server shares two cores with the downloader.
     """
     header = b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n"
     with suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -173,7 +174,7 @@ async def on_disk(work: Callable[[str], Awaitable[None]]) -> float:
 
 
 async def compare(rounds: int, *works: Callable[[], Awaitable[float]]) -> list[float]:
-    """Return the medians of these works' seconds, which take turns.
+    """Run the works in turns; return the median of the seconds of each.
 
     The first round is the warm-up.
     """
@@ -306,7 +307,7 @@ def contestants() -> dict[str, list[str]]:
         if shutil.which(name):
             found[name] = command
         else:
-            print(f"skipped: {name} is not installed", file=sys.stderr)
+            harness.skip(name, "it is not installed")
     return found
 
 
@@ -337,7 +338,7 @@ def write_list(path: Path, urls: list[str]) -> None:
 def compete(title: str, count: int, size: int, rounds: int) -> dict[str, float]:
     """Let the program and its contestants download `count` files from nginx."""
     if not shutil.which("nginx"):
-        print(f"skipped: {title}: nginx is not installed", file=sys.stderr)
+        harness.skip(title, "nginx is not installed")
         return {}
     figures: dict[str, float] = {}
     with TemporaryDirectory() as temporary:
@@ -369,7 +370,7 @@ def main() -> None:
     parser.add_argument(
         "--contestants",
         action="store_true",
-        help="only the comparison with other programs",
+        help="Only compare with other programs.",
     )
     options = parser.parse_args()
     if options.serve:

@@ -1,17 +1,17 @@
-"""What a load costs: time against other ways to load a CSV file, and memory.
+"""Measure the load of a CSV file with 200,000 rows, against pandas and sqlite-utils.
 
-    uv run --group bench python benchmarks/etl.py [--rounds 11] [--json FILE]
+    uv run --group bench python benchmarks/etl.py
 
-All ways load the same file into a new SQLite file. Rounds alternate, medians count.
+Each contestant loads the same file into a new SQLite file:
 
 - straight: a script that reads with csv.DictReader, validates with the same model and
   writes batches of 1,000 rows with sqlite3's executemany, in this process.
 - starter: the starter with its defaults, in this process and as a process.
-- pandas: `read_csv` and `to_sql`, as a process. It validates nothing.
-- sqlite-utils: `sqlite-utils insert --csv`, as a process. It validates nothing.
+- pandas: `read_csv` and `to_sql`, as a process, without validation.
+- sqlite-utils: `sqlite-utils insert --csv`, as a process, without validation.
 
-The last two are left out where they are not installed:
-`uv run --group bench --with pandas --with sqlite-utils python benchmarks/etl.py`.
+Also measures the memory for 1,000,000 rows. A contestant that is not installed is
+skipped.
 """
 
 import argparse
@@ -46,7 +46,7 @@ UPDATE
 
 
 def write_csv(path: Path, rows: int) -> None:
-    """Write sales; one in a thousand is bad."""
+    """Write sales to a file. One row in a thousand is invalid."""
     with path.open("w") as file:
         file.write("id,item,day,cents\n")
         for n in range(1, rows + 1):
@@ -56,7 +56,7 @@ def write_csv(path: Path, rows: int) -> None:
 
 
 def straight(source: Path, folder: Path) -> None:
-    """Load the sales as a script would."""
+    """Load the sales like a simple script."""
     with (
         closing(sqlite3.connect(folder / "straight.db")) as db,
         source.open(newline="") as file,
@@ -120,12 +120,12 @@ def contestants(source: str) -> dict[str, list[str]]:
     """Return the command of each program that is installed here."""
     commands = {"starter": [sys.executable, "-c", STARTER, TEMPLATES, source]}
     if find_spec("pandas") is None:
-        print("pandas            skipped: it is not installed")
+        harness.skip("pandas", "it is not installed")
     else:
         commands["pandas"] = [sys.executable, "-c", PANDAS, source]
     sqlite_utils = shutil.which("sqlite-utils")
     if sqlite_utils is None:
-        print("sqlite-utils      skipped: it is not installed")
+        harness.skip("sqlite-utils", "it is not installed")
     else:
         arguments = ["insert", "sqlite-utils.db", "sales", source, "--csv"]
         commands["sqlite_utils"] = [sqlite_utils, *arguments]
@@ -133,7 +133,7 @@ def contestants(source: str) -> dict[str, list[str]]:
 
 
 def process_seconds(command: list[str]) -> float:
-    """Time a program, in a folder of its own."""
+    """Return the time of a program that runs in a new folder."""
     with TemporaryDirectory() as folder:
         start = time.perf_counter()
         subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True)
@@ -141,7 +141,7 @@ def process_seconds(command: list[str]) -> float:
 
 
 def measure_programs(source: str, rounds: int) -> dict[str, float]:
-    """Return the seconds of each program, and how they compare with the starter's."""
+    """Return the time of each program, and its ratio to that of the starter."""
     ways = {
         name: partial(process_seconds, command)
         for name, command in contestants(source).items()
@@ -159,7 +159,7 @@ def measure_programs(source: str, rounds: int) -> dict[str, float]:
 
 
 def seconds(load: Callable[[Path, Path], None], source: Path) -> float:
-    """Time a load into a new database."""
+    """Return the time of a load into a new database."""
     with TemporaryDirectory() as folder:
         start = time.perf_counter()
         load(source, Path(folder))
@@ -167,9 +167,7 @@ def seconds(load: Callable[[Path, Path], None], source: Path) -> float:
 
 
 def growth(source: Path) -> None:
-    """Print how many MB a load of `source` adds to the memory that the program has at
-    its start.
-    """
+    """Print by how many MB a load raises the peak memory of this process."""
     before = peak()
     with TemporaryDirectory() as folder:
         starter(source, Path(folder))
@@ -177,8 +175,9 @@ def growth(source: Path) -> None:
 
 
 def peak() -> float:
-    """Return the most memory that this process has had, in MB; getrusage would count
-    its parent's too.
+    """Return the peak memory of this process in MB.
+
+    getrusage would include the peak of the parent process.
     """
     [line] = [
         line

@@ -1,12 +1,10 @@
-"""From nothing to the first green suite: this template against `uv init --package`.
+"""Measure the time from nothing to a passed suite, against `uv init --package`.
 
-The other project has pytest, ruff and mypy in its dev group, as ours has, and one test.
+    uv run --group bench python benchmarks/first_green.py
 
-    uv run --group bench python benchmarks/first_green.py [--rounds 5] [--json FILE]
-
-Timed are all the commands that a user gives, as whole processes, with what they install
-in uv's cache already: the first round fills it and does not count. Both take turns in
-one run.
+One side renders the default project and runs its suite. The other side makes a bare
+project with pytest, ruff and mypy in its dev group, and runs one test. The time is that
+of all commands, as processes. The warm-up fills uv's cache with the packages.
 """
 
 import re
@@ -15,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,29 +29,25 @@ ONE_TEST = "def test_it() -> None:\n    assert True\n"
 
 
 def run(folder: Path, *command: str) -> str:
-    """Run a command as a user does, and return what it says."""
+    """Run a command as in a user's shell, and return its output.
+
+    Exits with the output if the command fails.
+    """
     done = execute(folder, *command)
-    if done.returncode:
+    if done.returncode != 0:
         sys.exit(done.stdout)
     return done.stdout
 
 
-def ours(folder: Path) -> str:
-    """Render the default project, and run its suite."""
+def template_project(folder: Path) -> str:
+    """Render the default project and run its suite; return the output of pytest."""
     run(folder, sys.executable, "-m", "cookiecutter", "--no-input", str(TEMPLATE))
-    return run(
-        folder / "my-async-project",
-        UV,
-        "run",
-        "--python",
-        sys.executable,
-        "pytest",
-        "-q",
-    )
+    project = folder / "my-async-project"
+    return run(project, UV, "run", "--python", sys.executable, "pytest", "-q")
 
 
-def bare(folder: Path) -> str:
-    """Make a package with a dev group and one test, and run it."""
+def bare_project(folder: Path) -> str:
+    """Make a bare project and run its only test; return the output of pytest."""
     init = (UV, "init", "--quiet", "--package", "--python", sys.executable, "bare")
     run(folder, *init)
     project = folder / "bare"
@@ -62,29 +57,35 @@ def bare(folder: Path) -> str:
     return run(project, UV, "run", "pytest", "-q")
 
 
-def timed(way: Callable[[Path], str]) -> tuple[float, int]:
-    """Go a way in a folder of its own; return the seconds it took, and how many tests
-    have passed.
-    """
+@dataclass
+class Run:
+    """The time of all commands, and the number of tests that passed."""
+
+    seconds: float
+    tests: int
+
+
+def timed(make_and_test: Callable[[Path], str]) -> Run:
+    """Make and test a project in a new folder."""
     with TemporaryDirectory() as folder:
         started = time.perf_counter()
-        said = way(Path(folder))
-        took = time.perf_counter() - started
-    (passed,) = re.findall(r"(\d+) passed", said)
-    return took, int(passed)
+        output = make_and_test(Path(folder))
+        seconds = time.perf_counter() - started
+    (passed,) = re.findall(r"(\d+) passed", output)
+    return Run(seconds, int(passed))
 
 
 def main() -> None:
     options = harness.parser(__doc__, rounds=5).parse_args()
-    ways = {"uv init --package": bare, "async-template": ours}
-    runs = harness.in_turns(
-        options.rounds, {name: partial(timed, way) for name, way in ways.items()}
-    )
-    medians = {
-        name: statistics.median(took for took, _ in taken)
-        for name, taken in runs.items()
+    ways = {
+        "uv init --package": partial(timed, bare_project),
+        "async-template": partial(timed, template_project),
     }
-    tests = {name: taken[0][1] for name, taken in runs.items()}
+    medians = {}
+    tests = {}
+    for name, runs in harness.in_turns(options.rounds, ways).items():
+        medians[name] = statistics.median(run.seconds for run in runs)
+        tests[name] = runs[0].tests
     results = {
         "seconds": medians,
         "tests": tests,

@@ -1,12 +1,11 @@
-"""What the guards cost: the same suites with them and with plain pytest-asyncio.
+"""Measure the cost of the guards per test, against plain pytest-asyncio.
 
-    uv run python benchmarks/guards.py [--tests 1000] [--rounds 5] [--json FILE]
+    uv run --group bench python benchmarks/guards.py
 
-One suite has empty async tests. In the other each test starts a server, sends ten
-messages to it over a socket, and calls a mock with a spec: about what small tests of a
-real project do. The suites run as whole processes, in turns, after one warm-up each.
-Wall time is what a user waits; CPU time is what the guards take, whatever else the
-machine does.
+One suite has 1,000 empty async tests. In the other, each test starts a server, sends
+ten messages to it over a socket and calls a mock with a spec, like a small test of a
+real project. Each suite runs as a process, with the guards and without. The CPU time
+depends less than the wall time on other programs that run.
 """
 
 import os
@@ -71,14 +70,14 @@ PLUGINS = ("asyncio", "timeout", "pytest_mock")
 
 @dataclass
 class Times:
-    """Seconds that one run of a suite took."""
+    """The time of one run of a suite, in seconds."""
 
     wall: float
     cpu: float
 
 
 def make_suite(folder: Path, tests: int, busy: bool, guards: bool) -> Path:
-    """Make a project with a package and this many small async tests."""
+    """Make a project with a package and a number of async tests."""
     package = folder / "src" / "package"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -95,6 +94,7 @@ def make_suite(folder: Path, tests: int, busy: bool, guards: bool) -> Path:
 
 
 def run(folder: Path) -> Times:
+    """Run the suite of a project."""
     command = [sys.executable, "-m", "pytest", "-q"]
     for name in PLUGINS:
         command += ["-p", name]
@@ -113,41 +113,53 @@ def run(folder: Path) -> Times:
 
 
 def milliseconds(seconds: list[float], tests: int) -> float:
+    """Return the median time per test."""
     return statistics.median(seconds) / tests * 1000
+
+
+def measure(folder: Path, tests: int, rounds: int, busy: bool) -> dict[str, float]:
+    """Compare a suite with and without the guards; return milliseconds per test."""
+    plain = make_suite(folder / "plain", tests, busy, guards=False)
+    guarded = make_suite(folder / "guards", tests, busy, guards=True)
+    suites = {"plain": partial(run, plain), "guards": partial(run, guarded)}
+    figures = {}
+    for name, runs in harness.in_turns(rounds, suites).items():
+        figures[f"{name}_wall_ms"] = milliseconds([each.wall for each in runs], tests)
+        figures[f"{name}_cpu_ms"] = milliseconds([each.cpu for each in runs], tests)
+    for unit in ("wall_ms", "cpu_ms"):
+        figures[f"cost_{unit}"] = figures[f"guards_{unit}"] - figures[f"plain_{unit}"]
+    return figures
+
+
+def show(kind: str, figures: dict[str, float]) -> None:
+    """Print the figures of a suite as rows of the table."""
+    for name in ("plain", "guards", "cost"):
+        wall = figures[f"{name}_wall_ms"]
+        cpu = figures[f"{name}_cpu_ms"]
+        print(f"{kind:>12} {name:>9}  {wall:9.2f}  {cpu:6.2f}")
 
 
 def main() -> None:
     parser = harness.parser(__doc__, rounds=5)
-    parser.add_argument("--tests", type=int, default=1000)
+    parser.add_argument(
+        "--tests",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="Number of tests in a suite; 1000 by default.",
+    )
     options = parser.parse_args()
-    result: dict[str, float] = {"tests": options.tests}
+    results: dict[str, float] = {"tests": options.tests}
     print(f"{options.tests} tests, ms/test          wall     CPU")
     with TemporaryDirectory() as out:
-        for kind in ("empty", "busy"):
-            suites = {}
-            for name in ("plain", "guards"):
-                folder = Path(out) / kind / name
-                suite = make_suite(
-                    folder, options.tests, busy=kind == "busy", guards=name == "guards"
-                )
-                suites[name] = partial(run, suite)
-            times = harness.in_turns(options.rounds, suites)
-            # The names of the empty tests' results are those of the older benchmark.
-            prefix = "" if kind == "empty" else "busy_"
-            for name, taken in times.items():
-                wall = milliseconds([each.wall for each in taken], options.tests)
-                cpu = milliseconds([each.cpu for each in taken], options.tests)
-                result[f"{prefix}{name}_wall_ms"] = wall
-                result[f"{prefix}{name}_cpu_ms"] = cpu
-                print(f"{kind:>12} {name:>9}  {wall:9.2f}  {cpu:6.2f}")
-            for unit in ("wall_ms", "cpu_ms"):
-                guards = result[f"{prefix}guards_{unit}"]
-                result[f"{prefix}cost_{unit}"] = (
-                    guards - result[f"{prefix}plain_{unit}"]
-                )
-            wall, cpu = result[f"{prefix}cost_wall_ms"], result[f"{prefix}cost_cpu_ms"]
-            print(f"{kind:>12} {'cost':>9}  {wall:9.2f}  {cpu:6.2f}")
-    harness.keep(result, options.json)
+        empty = measure(Path(out) / "empty", options.tests, options.rounds, busy=False)
+        show("empty", empty)
+        busy = measure(Path(out) / "busy", options.tests, options.rounds, busy=True)
+        show("busy", busy)
+    results |= empty
+    for name, figure in busy.items():
+        results[f"busy_{name}"] = figure
+    harness.keep(results, options.json)
 
 
 if __name__ == "__main__":

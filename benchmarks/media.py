@@ -1,12 +1,11 @@
-"""Compare the media starter with mogrify, vipsthumbnail and one process.
+"""Measure the time to make thumbnails, against mogrify, vipsthumbnail and one process.
 
-    uv run --group bench --with-requirements templates/media/requirements.txt \\
-        python benchmarks/media.py [--files N] [--rounds N] [--json FILE]
+    uv run --group bench python benchmarks/media.py
 
-The same JPEGs of 3000 x 2000 pixels become WebP thumbnails of 512 pixels, by two
-processes at a time; the start of the processes is included. The contestants take turns.
-A ticker of 5 ms measures the lag of the event loop while the starter works. A command
-that is not installed is skipped, and said so.
+Each contestant makes WebP thumbnails of 512 pixels from the same JPEGs of 3000 x 2000
+pixels. The starter and the commands use two processes; the start of the processes is
+included. Also measures the lag of the event loop while the starter works. A command
+that is not installed is skipped.
 """
 
 import asyncio
@@ -38,7 +37,7 @@ PROCESSES = 2
 
 
 def make_pictures(source: Path, files: int) -> None:
-    """Write one picture under as many names as there are files."""
+    """Write one picture, and make hard links to it as the other files."""
     random = np.random.default_rng(1)
     noise = Image.fromarray(random.integers(0, 255, (200, 300, 3), dtype=np.uint8))
     first = source / "picture0.jpg"
@@ -48,7 +47,7 @@ def make_pictures(source: Path, files: int) -> None:
 
 
 class Starter:
-    """The media starter. Each call makes all outputs in a new folder."""
+    """The media starter. Each run writes to a new folder."""
 
     def __init__(self, source: Path, to: Path) -> None:
         self.source = source
@@ -63,7 +62,7 @@ class Starter:
         return time.perf_counter() - started
 
     async def convert(self, vision: bool, workers: int) -> None:
-        """Convert all files, and measure the lag of the loop meanwhile."""
+        """Convert all files, and measure the lag of the event loop meanwhile."""
         to = self.to / str(next(self.numbers))
         settings = Settings(size=SIZE, vision=vision)
         plan = make_plan(self.source, to, settings)
@@ -81,7 +80,7 @@ class Starter:
         assert not any(result.error for result in results)
 
     async def tick(self) -> None:
-        """Note by how many seconds each tick comes late."""
+        """Record by how many seconds each sleep takes too long."""
         while True:
             due = time.perf_counter() + TICK
             await asyncio.sleep(TICK)
@@ -145,7 +144,7 @@ def contestants(starter: Starter, to: Path) -> dict[str, Callable[[], float]]:
     }
     for name, command in commands.items():
         if shutil.which(name) is None:
-            print(f"{name} is skipped: it is not installed")
+            harness.skip(name, "it is not installed")
         else:
             ways[name] = partial(run_command, command, source)
     return ways
@@ -153,7 +152,13 @@ def contestants(starter: Starter, to: Path) -> dict[str, Callable[[], float]]:
 
 def main() -> None:
     parser = harness.parser(__doc__, rounds=3)
-    parser.add_argument("--files", type=int, default=24, help="number of pictures")
+    parser.add_argument(
+        "--files",
+        type=int,
+        default=24,
+        metavar="N",
+        help="Number of pictures; 24 by default.",
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "source")
@@ -164,15 +169,14 @@ def main() -> None:
         starter = Starter(source, to)
         seconds = harness.in_turns(options.rounds, contestants(starter, to))
     medians = {name: statistics.median(taken) for name, taken in seconds.items()}
-    ratios = {
-        f"{ours} / {other}": medians[ours] / medians[other]
-        for ours, other in (
-            ("thumbnails", "vipsthumbnail"),
-            ("everything", "mogrify"),
-            ("pyvips, one process", "Pillow, one process"),
-        )
-        if other in medians
-    }
+    ratios = {}
+    for ours, other in (
+        ("thumbnails", "vipsthumbnail"),
+        ("everything", "mogrify"),
+        ("pyvips, one process", "Pillow, one process"),
+    ):
+        if other in medians:
+            ratios[f"{ours} / {other}"] = medians[ours] / medians[other]
     quantiles = statistics.quantiles(starter.lags, n=100)
     lag = {"p50": quantiles[49] * 1000, "p99": quantiles[98] * 1000}
 
@@ -181,10 +185,10 @@ def main() -> None:
         print(f"{name:>40}  {median:6.2f} s")
     for name, ratio in ratios.items():
         print(f"{name:>40}  {ratio:6.2f}x")
-    most = max(starter.lags) * 1000
+    longest = max(starter.lags) * 1000
     print(
         f"{'lag of the loop':>40}  "
-        f"p50 {lag['p50']:.1f}, p99 {lag['p99']:.1f}, most {most:.1f} ms"
+        f"p50 {lag['p50']:.1f}, p99 {lag['p99']:.1f}, longest {longest:.1f} ms"
     )
     two_workers = medians["everything, one worker"] / medians["everything"]
     results = {

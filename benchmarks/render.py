@@ -1,11 +1,10 @@
-"""How long a render takes, as a ratio: this template against a template of one file
-without hooks, in one run.
+"""Measure the time of a render, against a template of one file without hooks.
 
-    uv run python benchmarks/render.py [--rounds N] [--json FILE]
+    uv run --group bench python benchmarks/render.py
 
-All are timed as whole processes (`python -m cookiecutter --no-input`), in turns, after
-one warm-up each. A third template tells how much of it is cookiecutter's own: as many
-files as this one, each one placeholder.
+Each render is a process, `python -m cookiecutter --no-input`. A third template has as
+many files as this one, each with one placeholder. It shows how much of the time is
+cookiecutter's own.
 """
 
 import statistics
@@ -21,8 +20,8 @@ import harness
 TEMPLATE = Path(__file__).resolve().parents[1]
 
 
-def smallest(folder: Path, files: int) -> Path:
-    """Make a template of one question and ``files`` files of one placeholder."""
+def small_template(folder: Path, files: int) -> Path:
+    """Make a template with one question and some files, each with one placeholder."""
     project = folder / "{{cookiecutter.name}}"
     project.mkdir(parents=True)
     (folder / "cookiecutter.json").write_text('{"name": "x"}', encoding="utf-8")
@@ -34,46 +33,37 @@ def smallest(folder: Path, files: int) -> Path:
 
 
 def seconds(template: Path, out: Path) -> float:
-    """Time one render of ``template`` into ``out``."""
+    """Return the time of one render of a template into the folder `out`."""
+    options = ["--no-input", "-f", "-o", str(out)]
+    command = [sys.executable, "-m", "cookiecutter", *options, str(template)]
     started = time.perf_counter()
-    command = [
-        sys.executable,
-        "-m",
-        "cookiecutter",
-        "--no-input",
-        "-f",
-        "-o",
-        str(out),
-        str(template),
-    ]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(done.stdout + done.stderr)
     return time.perf_counter() - started
 
 
 def main() -> None:
     options = harness.parser(__doc__, rounds=31).parse_args()
     with TemporaryDirectory() as folder:
-        files = sum(
-            path.is_file()
-            for path in (TEMPLATE / "{{cookiecutter.project_slug}}").rglob("*")
-        )
-        templates = {
-            "one file": smallest(Path(folder) / "one", 1),
-            "as many files": smallest(Path(folder) / "many", files),
-            "async-template": TEMPLATE,
-        }
+        project = TEMPLATE / "{{cookiecutter.project_slug}}"
+        files = [path for path in project.rglob("*") if path.is_file()]
+        one_file = small_template(Path(folder) / "one", 1)
+        many_files = small_template(Path(folder) / "many", len(files))
+        out = Path(folder) / "out"
         ways = {
-            name: partial(seconds, template, Path(folder) / "out")
-            for name, template in templates.items()
+            "one file": partial(seconds, one_file, out),
+            "as many files": partial(seconds, many_files, out),
+            "async-template": partial(seconds, TEMPLATE, out),
         }
         times = harness.in_turns(options.rounds, ways)
     medians = {name: statistics.median(taken) for name, taken in times.items()}
-    ratios = {  # of each round, as the machine may be faster in one than in another
-        name: statistics.median(
-            took / one for took, one in zip(taken, times["one file"], strict=True)
-        )
-        for name, taken in times.items()
-    }
+    ratios = {}
+    for name, taken in times.items():
+        # The speed of the machine may differ between rounds, so a ratio is computed in
+        # each round.
+        pairs = zip(taken, times["one file"], strict=True)
+        ratios[name] = statistics.median(time / one for time, one in pairs)
     for name, median in medians.items():
         print(f"{name:>15}  {median * 1000:6.0f} ms  {ratios[name]:.2f}x")
     harness.keep({"seconds": medians, "ratios": ratios}, options.json)

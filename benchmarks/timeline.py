@@ -1,21 +1,21 @@
-"""Draw docs/timeline.svg: the same twelve requests of `api_client`, one after the other
-and six at a time.
+"""Draw docs/timeline.svg: twelve requests of `api_client`, one and six at a time.
 
     uv run --group bench python benchmarks/timeline.py
 
-A real run against a local API whose answers take from 60 to 180 ms. Each bar is one
-`get_cat_fact`.
+Runs `api_client` against a local API that responds after 60 to 180 ms, first with one
+request at a time and then with six. Each bar in the picture is one request.
 """
 
 import asyncio
-import json
 import logging
 import math
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import harness
 import matplotlib.pyplot as plt
 from aiohttp import web
 
@@ -25,42 +25,35 @@ from api_client.app import fetch_data
 from api_client.client import CatFact, Fact
 
 TEMPLATE = Path(__file__).resolve().parents[1]
-DELAYS = (
-    120,
-    80,
-    180,
-    60,
-    160,
-    120,
-    60,
-    160,
-    60,
-    140,
-    60,
-    60,
-)  # of the answers, in milliseconds
-WAYS = {"one after the other": 1, "six at a time": 6}
-Bars = list[tuple[float, float]]
+# The delay of each response, in milliseconds.
+DELAYS = [120, 80, 180, 60, 160, 120, 60, 160, 60, 140, 60, 60]
+CONCURRENCY = {"one after the other": 1, "six at a time": 6}
 
 
-class Timed(CatFact):  # type: ignore[misc]
-    """The client, with a look at its watch before and after."""
+@dataclass(order=True)
+class Request:
+    """The start and the duration of a request, in seconds."""
+
+    start: float
+    duration: float
+
+
+class TimedClient(CatFact):  # type: ignore[misc] # mypy does not read the starters
+    """The client of the starter, which also records the time of each request."""
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str) -> None:
         super().__init__(session, base_url)
-        self.bars: Bars = []
+        self.requests: list[Request] = []
 
     async def get_cat_fact(self, deadline: float = math.inf) -> Fact:
-        started = time.perf_counter()
+        start = time.perf_counter()
         fact = await super().get_cat_fact(deadline)
-        self.bars.append((started, time.perf_counter() - started))
+        self.requests.append(Request(start, time.perf_counter() - start))
         return fact
 
 
-async def run(concurrency: int) -> Bars:
-    """Ask for the facts; return when each request began, in seconds from the first, and
-    how long it took.
-    """
+async def run(concurrency: int) -> list[Request]:
+    """Fetch the facts; return the requests. The first one starts at 0."""
     delays = iter(DELAYS)
 
     async def fact(_request: web.Request) -> web.Response:
@@ -71,42 +64,43 @@ async def run(concurrency: int) -> Bars:
     app.router.add_get("/fact", fact)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
     try:
-        await (site := web.TCPSite(runner, "127.0.0.1", 0)).start()
+        await site.start()
         async with aiohttp.ClientSession() as session:
-            client = Timed(session, site.name)
-            facts, errors = await fetch_data(
-                client, len(DELAYS), concurrency=concurrency
-            )
+            client = TimedClient(session, site.name)
+            count = len(DELAYS)
+            facts, errors = await fetch_data(client, count, concurrency=concurrency)
     finally:
         await runner.cleanup()
     assert len(facts) == len(DELAYS), errors
-    begin = min(started for started, _ in client.bars)
-    return sorted((started - begin, took) for started, took in client.bars)
+    first = min(client.requests)
+    begin = first.start
+    for request in client.requests:
+        request.start -= begin
+    return sorted(client.requests)
 
 
 def main() -> None:
+    options = harness.parser(__doc__).parse_args()
     logging.disable()
-    runs = {name: asyncio.run(run(concurrency)) for name, concurrency in WAYS.items()}
     plt.rcParams["svg.fonttype"] = "none"
     figure, axes = plt.subplots(2, 1, sharex=True, figsize=(8, 4), layout="constrained")
-    for ax, (name, bars) in zip(axes, runs.items(), strict=True):
-        for row, bar in enumerate(bars):
+    results = {}
+    for ax, (name, concurrency) in zip(axes, CONCURRENCY.items(), strict=True):
+        requests = asyncio.run(run(concurrency))
+        for row, request in enumerate(requests):
+            bar = (request.start, request.duration)
             ax.broken_barh([bar], (row, 0.8), color="tab:blue")
-        end = max(start + took for start, took in bars)
+        end = max(request.start + request.duration for request in requests)
         ax.axvline(end, color="tab:red", linewidth=1)
         ax.set(title=f"{name}: {end:.2f} s", ylabel="request", yticks=[])
         ax.invert_yaxis()
+        print(f"{name:>19}  {end:.2f} s")
+        results[name] = end
     axes[-1].set(xlabel="seconds")
     figure.savefig(TEMPLATE / "docs" / "timeline.svg", metadata={"Date": None})
-    print(
-        json.dumps(
-            {
-                name: max(start + took for start, took in bars)
-                for name, bars in runs.items()
-            }
-        )
-    )
+    harness.keep(results, options.json)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,11 @@
-"""What it costs to train in a worker process: against the same training in a plain
-loop, and for a client of the status server meanwhile.
+"""Measure training in a worker process, against the same training in a plain loop.
 
-    uv run --group bench python benchmarks/training.py [--epochs 20] [--rounds 11]
-    [--json FILE]
+    uv run --group bench python benchmarks/training.py
 
-Both take turns in one run, after a warm-up, and must end with the same weights. Each
-has a fresh process, the plain loop too. The time is that from the end of the first
-epoch to that of the last; the start of a worker, which imports scikit-learn, is
-measured apart. The status figures are of one client that sends a request every 5 ms, in
-a run of its own.
+Each run has a new process, and both sides must end with the same weights. The time is
+that from the end of the first epoch to the end of the last one. The start of the
+worker, which imports scikit-learn, is a figure of its own. A further run measures the
+latency of the status server for a client that sends a request every 5 ms.
 """
 
 import asyncio
@@ -55,7 +52,7 @@ class Result:
 
 
 def plain_loop(epochs: int) -> Iterator[Weights]:
-    """Train as a script would: nothing is saved, and Ctrl-C loses everything."""
+    """Train like a simple script, which saves nothing; yield the weights per epoch."""
     from sklearn.datasets import load_digits
     from sklearn.metrics import log_loss
     from sklearn.neural_network import MLPClassifier
@@ -109,7 +106,7 @@ def time_plain_loop(epochs: int) -> Result:
 
 
 def measure_plain_loop(epochs: int) -> Result:
-    """Measure the plain loop in a process of its own, in which nothing else runs."""
+    """Measure the plain loop in a new process."""
     with ProcessPoolExecutor(1, get_context("spawn")) as executor:
         return executor.submit(time_plain_loop, epochs).result()
 
@@ -155,7 +152,13 @@ async def measure_status(epochs: int, path: Path) -> list[float]:
 
 def main() -> None:
     parser = harness.parser(__doc__, rounds=11)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        default=20,
+        metavar="N",
+        help="Number of epochs; 20 by default.",
+    )
     options = parser.parse_args()
 
     plain_results = []
@@ -167,7 +170,8 @@ def main() -> None:
             worker = asyncio.run(measure_worker(options.epochs, path))
             for expected, weights in zip(plain.weights, worker.weights, strict=True):
                 assert np.array_equal(expected, weights), "not the same training"
-            if turn > 0:  # the first turn is the warm-up
+            # The first turn is the warm-up.
+            if turn > 0:
                 plain_results.append(plain)
                 worker_results.append(worker)
         times = asyncio.run(measure_status(options.epochs, Path(folder) / "status.npz"))
@@ -183,7 +187,7 @@ def main() -> None:
         "plain_s": median(plain_seconds),
         "worker_s": median(worker_seconds),
         "ratio": median(ratios),
-        # The least disturbed of each, for a busy machine.
+        # The fastest run of each side: the figure to use on a busy machine.
         "ratio_of_best": min(worker_seconds) / min(plain_seconds),
         "start_s": median(result.start_seconds for result in worker_results),
         "status_p50_ms": 1000 * percentiles[49],

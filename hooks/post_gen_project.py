@@ -1,9 +1,9 @@
-"""Print the next commands. This hook changes no file of the project."""
+"""Print the next commands. This hook does not change the project."""
 
 import os
 
-# cruft runs this hook too, at every update. It gives no `_output_dir`, and gets no
-# text.
+# cruft runs this hook at every update, too. It sets no `_output_dir`, and nothing is
+# printed then.
 NEXT_COMMANDS = """{% if '_output_dir' in cookiecutter %}
 Next:  cd {{ cookiecutter.project_slug }}
        git init && git add .
@@ -12,10 +12,11 @@ Next:  cd {{ cookiecutter.project_slug }}
 
 {% endif %}"""
 
-os.remove(__file__)  # the rendered copy, which cookiecutter would leave behind
+# This is the rendered copy, which cookiecutter would leave in the temporary folder.
+os.remove(__file__)
 try:
-    # Not print(): if nobody reads stderr, Python would report that as a failure when it
-    # exits, and cookiecutter would delete the project.
+    # Not print(): if stderr has no reader, Python would fail when it flushes stderr at
+    # its exit, and cookiecutter would then delete the project.
     os.write(2, NEXT_COMMANDS.encode())
 except OSError:
     pass

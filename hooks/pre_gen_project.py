@@ -1,12 +1,13 @@
-"""Check all answers once more.
+"""Check all answers again.
 
 The filters of local_extensions.py have checked them, except for those of a replay file,
-which somebody may have edited. This check takes place while cookiecutter renders this
-file; nothing is left to do when it runs.
+which may have been edited. The check takes place when cookiecutter renders this file,
+so the rendered code has nothing to check.
 
 {{ cookiecutter | check_all }}
 """
 
 import os
 
-os.remove(__file__)  # the rendered copy, which cookiecutter would leave behind
+# This is the rendered copy, which cookiecutter would leave in the temporary folder.
+os.remove(__file__)

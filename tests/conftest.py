@@ -1,5 +1,6 @@
-"""What the template's tests share: rendering a project, its own environment, and
-running commands in it.
+"""Fixtures and helpers of the template's tests.
+
+They render a project, install it in an environment of its own, and run commands in it.
 """
 
 import functools
@@ -24,27 +25,27 @@ QUESTIONS: dict[str, Any] = json.loads(
 )
 STARTERS: list[str] = QUESTIONS["starter"]
 MODES: list[str] = QUESTIONS["asyncio_mode"]
-WHO = (
-    "-c",
-    "user.name=t",
-    "-c",
-    "user.email=t@example.com",
-    "-c",
-    "commit.gpgsign=false",
-)  # git's author, in tests
+# Options of git for a commit in a test.
+AUTHOR = (
+    *("-c", "user.name=t"),
+    *("-c", "user.email=t@example.com"),
+    *("-c", "commit.gpgsign=false"),
+)
 
 
 class Render(Protocol):
-    """Renders a project with these answers, the defaults for the rest, and returns its
-    folder.
+    """Renders a project, and returns its folder.
+
+    A question without an answer gets the template's default.
     """
 
     def __call__(self, **answers: str) -> Path: ...
 
 
 class Run(Protocol):
-    """Runs a command in a folder; fails the test with all of its output unless it exits
-    with ``status``.
+    """Runs a command in a folder, and returns its output.
+
+    Fails the test if the exit status is not `status`. The message contains the output.
     """
 
     def __call__(
@@ -71,10 +72,9 @@ def run() -> Run:
     ) -> str:
         done = tools.execute(folder, *command, **environment)
         if done.returncode != status:
-            pytest.fail(
-                f"{' '.join(map(str, command))}: exit {done.returncode}\n{done.stdout}",
-                pytrace=False,
-            )
+            line = " ".join(map(str, command))
+            message = f"{line}: exit status {done.returncode}\n{done.stdout}"
+            pytest.fail(message, pytrace=False)
         return done.stdout
 
     return run
@@ -82,28 +82,26 @@ def run() -> Run:
 
 @pytest.fixture(scope="session")
 def uv() -> str:
-    """The uv that the dev group has installed, or the one on the path."""
-    found = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which(
-        "uv"
-    )
+    """The uv of the dev group, or else the one on the path."""
+    beside_python = shutil.which("uv", path=str(Path(sys.executable).parent))
+    found = beside_python or shutil.which("uv")
     assert found, "uv is part of the dev group"
     return found
 
 
 @pytest.fixture(scope="session")
 def project(run: Run, uv: str) -> Iterator[Callable[[str, str], Path]]:
-    """Renders the project of a starter and a mode, with its own environment in `.venv`.
+    """Renders and installs the project of a starter and a mode; returns its folder.
 
-    Each is made once per test process. In mode `auto` its Python is the oldest on this
-    machine, in mode `strict` the newest.
+    Each project is made once per test process. In mode `auto` its Python is the oldest
+    on this machine, in mode `strict` the newest.
 
-    It is not in pytest's own folder, which only its owner can enter: when root runs
-    these tests, the PostgreSQL server of a project runs as another user, from the
-    project's environment.
+    The folder is not in pytest's own temporary folder, which other users cannot read:
+    when root runs these tests, the PostgreSQL server of a project runs as another user,
+    from the project's environment.
     """
-    with TemporaryDirectory(
-        prefix="async-template-", ignore_cleanup_errors=True
-    ) as out:
+    temporary = TemporaryDirectory(prefix="async-template-", ignore_cleanup_errors=True)
+    with temporary as out:
 
         @functools.cache
         def project(starter: str, mode: str) -> Path:
@@ -124,15 +122,16 @@ def project(run: Run, uv: str) -> Iterator[Callable[[str, str], Path]]:
 
 
 def tool(folder: Path, name: str) -> Path:
-    """The command ``name`` of the project's own environment."""
-    return folder / ".venv" / ("Scripts" if os.name == "nt" else "bin") / name
+    """Return the path of a command in the project's own environment."""
+    scripts = "Scripts" if os.name == "nt" else "bin"
+    return folder / ".venv" / scripts / name
 
 
 def forget_compiled(module: Path) -> None:
-    """Remove what Python has compiled from a module that a test has changed.
+    """Remove the bytecode of a module that a test has changed.
 
-    Python compiles a module again when its size or the second of its last change
-    differs. Two planted bugs can have the same size, and the same second.
+    Python compiles a module again if its size has changed, or its modification time in
+    whole seconds. Two planted bugs can be equal in both.
     """
     for compiled in (module.parent / "__pycache__").glob(f"{module.stem}.*"):
         compiled.unlink()
@@ -140,7 +139,7 @@ def forget_compiled(module: Path) -> None:
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The template as a git repository with one commit, as a user's git meets it."""
+    """The template as a git repository with one commit."""
     folder = tmp_path_factory.mktemp("repository") / "async-template"
     tracked = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     names = subprocess.run(
@@ -150,10 +149,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (TEMPLATE / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(TEMPLATE / name, folder / name)
-    for command in (
-        ["init", "-q", "-b", "main"],
-        ["add", "-A"],
-        [*WHO, "commit", "-qm", "all"],
-    ):
-        subprocess.run(["git", *command], cwd=folder, check=True)
+    commands = [
+        ["git", "init", "-q", "-b", "main"],
+        ["git", "add", "-A"],
+        ["git", *AUTHOR, "commit", "-qm", "all"],
+    ]
+    for command in commands:
+        subprocess.run(command, cwd=folder, check=True)
     return folder

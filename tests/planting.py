@@ -1,8 +1,9 @@
-"""Plant a bug into a project, run its tests, and say how that ended.
+"""Plant a bug into a project, run its test, and say how the test ended.
 
-A file of tests/planted is a test and, where the bug has to stand in the package, a
-module of it: both places get it. ``CULPRIT`` in the file is what the guards' message
-has to match.
+Each file of tests/planted is a test. Some bugs must be in the package, so each file is
+also copied to `app.planted`, a module of the package. `CULPRIT` in the file is a
+regular expression that the message of the guards must match. A test that hangs has a
+deadline of 0.3 s instead of 10 s, so that it ends soon.
 """
 
 import ast
@@ -15,22 +16,20 @@ from tools import execute
 
 from .conftest import TEMPLATE, forget_compiled, tool
 
-FILES = sorted((TEMPLATE / "tests" / "planted").glob("[0-9]*.py"))
-GREEN = sorted((TEMPLATE / "tests" / "planted").glob("green_*.py"))
-# Not in the README's table: what happens without the guards depends on what is
-# installed, or on the version of Python.
-ONLY_GUARDED = sorted(
-    [
-        *(TEMPLATE / "tests" / "planted").glob("anyio_*.py"),
-        *(TEMPLATE / "tests" / "planted").glob("only_*.py"),
-    ]
-)
+PLANTED = TEMPLATE / "tests" / "planted"
+# The bugs in the table of docs/bugs.md.
+FILES = sorted(PLANTED.glob("[0-9]*.py"))
+# Correct code, for which the guards must raise no alarm.
+GREEN = sorted(PLANTED.glob("green_*.py"))
+# Bugs that are not in the table: how they end without the guards depends on the
+# installed packages or on the version of Python.
+ONLY_GUARDED = sorted([*PLANTED.glob("anyio_*.py"), *PLANTED.glob("only_*.py")])
 PLAIN = """
 [tool.pytest.ini_options]
 asyncio_mode = "auto"
 pythonpath = ["src"]
 """
-# Without the guards a coroutine can only be awaited as it is, once.
+# Without the guards, a test can only await the coroutine once.
 STAND_IN = """
 import pytest
 
@@ -43,102 +42,101 @@ def cancel_everywhere():
 
 
 def title(file: Path) -> str:
-    """The bug, in words: the first line of the file's docstring."""
-    return (
-        (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "")
-        .splitlines()[0]
-        .rstrip(".")
-    )
+    """Return the name of the bug: the first line of the file's docstring."""
+    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+    assert docstring, file
+    return docstring.splitlines()[0].rstrip(".")
 
 
 def culprit(file: Path) -> str:
-    """What the message must match for the bug to be named."""
+    """Return the regular expression that the message of the guards must match."""
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if (
-            isinstance(node, ast.Assign)
-            and getattr(node.targets[0], "id", "") == "CULPRIT"
-        ):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CULPRIT":
             return str(ast.literal_eval(node.value))
-    raise ValueError(f"{file.name} names no CULPRIT")
+    raise ValueError(f"{file.name} has no CULPRIT")
 
 
 def package_of(project: Path) -> str:
-    """The name of a rendered project's one package."""
-    (package,) = (path.parent.name for path in project.glob("src/*/__init__.py"))
-    return package
+    """Return the name of the package of a rendered project."""
+    (init,) = project.glob("src/*/__init__.py")
+    return init.parent.name
 
 
 @contextmanager
 def planted(folder: Path, package: str, file: Path) -> Iterator[Path]:
-    """The project with the bug in it, and after that again without."""
+    """Plant a bug into a project for the block; yield the path of its test."""
     text = file.read_text(encoding="utf-8").replace("app.planted", f"{package}.planted")
-    places = [
-        folder / "planted" / "test_planted.py",
-        folder / "src" / package / "planted.py",
-    ]
-    for place in places:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(text, encoding="utf-8")
+    test = folder / "planted" / "test_planted.py"
+    module = folder / "src" / package / "planted.py"
+    for path in (test, module):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
     try:
-        yield places[0]
+        yield test
     finally:
-        for place in places:
-            place.unlink()
-            forget_compiled(place)
+        for path in (test, module):
+            path.unlink()
+            forget_compiled(path)
 
 
 def outcome(folder: Path, python: Path, test: Path, *options: str) -> tuple[str, str]:
-    """Run one test file; return "passes", "fails" or "hangs", and what pytest said.
+    """Run one test file; return "passes", "fails" or "hangs", and pytest's output.
 
-    Whether a test hangs is for pytest-timeout to say: its time begins with the test,
-    however slowly the process starts.
+    pytest-timeout decides whether a test hangs. It measures from the start of the test,
+    so a slow start of the process does not count.
     """
     quiet = ("-q", "-p", "no:randomly", "-p", "no:cacheprovider")
-    pytest = python.with_name("pytest")  # as `uv run pytest` starts it
+    # The command and not `python -m pytest`: `uv run pytest` starts it too.
+    pytest = python.with_name("pytest")
     done = execute(folder, pytest, *quiet, *options, test)
-    said = done.stdout
-    assert done.returncode in (0, 1), said
-    if "+ Timeout +" in said:
-        return "hangs", said
-    return ("fails" if done.returncode else "passes"), said
+    output = done.stdout
+    assert done.returncode in (0, 1), output
+    if "+ Timeout +" in output:
+        return "hangs", output
+    if done.returncode == 1:
+        return "fails", output
+    return "passes", output
 
 
 def plain_outcome(project: Path, folder: Path, file: Path) -> str:
-    """How the bug ends with ``asyncio_mode = auto`` and no more, in the environment of
-    ``project``.
+    """Return how a bug ends with `asyncio_mode = auto` alone.
+
+    Makes a project without the guards in `folder`, and runs it in the environment of
+    `project`.
     """
-    (folder / "src" / "plain").mkdir(parents=True, exist_ok=True)
-    (folder / "src" / "plain" / "__init__.py").touch()
+    package = folder / "src" / "plain"
+    package.mkdir(parents=True, exist_ok=True)
+    (package / "__init__.py").touch()
     (folder / "pyproject.toml").write_text(PLAIN, encoding="utf-8")
     (folder / "conftest.py").write_text(STAND_IN, encoding="utf-8")
+    options = ("--timeout=5", "--timeout-method=thread")
     with planted(folder, "plain", file) as test:
-        return outcome(
-            folder,
-            tool(project, "python"),
-            test,
-            "--timeout=5",
-            "--timeout-method=thread",
-        )[0]
+        ended, _ = outcome(folder, tool(project, "python"), test, *options)
+    return ended
 
 
-def names_the_test(said: str) -> bool:
-    """Whether pytest's summary has the name of a planted test."""
-    return re.search(r"test_planted\.py::(\w+::)?test_", said) is not None
+def names_the_test(output: str) -> bool:
+    """Say whether pytest's summary contains the name of a planted test."""
+    return re.search(r"test_planted\.py::(\w+::)?test_", output) is not None
 
 
 def guarded_outcome(project: Path, file: Path) -> str:
-    """How it ends in a project of this template: only a message that names the culprit
-    counts.
+    """Return how a bug ends in a project of this template.
+
+    A failure counts only if pytest names the test and the message matches `CULPRIT`.
     """
     with planted(project, package_of(project), file) as test:
-        ended, said = outcome(project, tool(project, "python"), test)
-    named = names_the_test(said) and re.search(culprit(file), said)
-    assert ended == "passes" or named, (
-        f"{file.name}: nothing in this names {culprit(file)!r}:\n{said}"
-    )
+        ended, output = outcome(project, tool(project, "python"), test)
+    if ended != "passes":
+        pattern = culprit(file)
+        reason = f"{file.name}: the output does not match {pattern!r}:\n{output}"
+        assert names_the_test(output), reason
+        assert re.search(pattern, output), reason
     return ended
 
 
 def row(file: Path, plain: str, guarded: str) -> str:
-    """One line of the README's table."""
-    return f"| {title(file)} | {plain} | {'**fails**' if guarded == 'fails' else guarded} |"  # noqa: E501
+    """Return one row of the table in docs/bugs.md."""
+    if guarded == "fails":
+        guarded = "**fails**"
+    return f"| {title(file)} | {plain} | {guarded} |"

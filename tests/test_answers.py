@@ -1,10 +1,10 @@
-"""Answers are data: they arrive exactly as typed, and none of them can run."""
+"""Answers are data: they arrive exactly as typed, and none of them runs as code."""
 
-import os
 import subprocess
 import sys
 import tomllib
 import unicodedata
+from contextlib import chdir
 from importlib.metadata import Distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from uv_build import prepare_metadata_for_build_wheel
 
 from local_extensions import RefusedError, one_line, package_name
-from tools import outside
+from tools import user_environment
 
 from .conftest import TEMPLATE, Render
 from .typed import typed
@@ -62,26 +62,21 @@ HOSTILE = {
 
 
 def assert_arrived(project: Path, description: str, full_name: str) -> None:
-    """Assert that a TOML parser and an installer both give back what was typed."""
-    table = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))[
-        "project"
-    ]
+    """Assert that a TOML parser and an installer both read the text that was typed."""
+    pyproject = (project / "pyproject.toml").read_text(encoding="utf-8")
+    table = tomllib.loads(pyproject)["project"]
     assert table["description"] == description
     assert table["authors"] == [{"name": full_name, "email": "ada@example.com"}]
-    installed = prepare(project)
-    assert installed["Summary"] == description
-    assert installed["Author-email"] == f"{full_name} <ada@example.com>"
+    metadata = metadata_of(project)
+    assert metadata["Summary"] == description
+    assert metadata["Author-email"] == f"{full_name} <ada@example.com>"
 
 
-def prepare(project: Path) -> dict[str, str]:
-    """The metadata that an installer records, by header."""
-    here = Path.cwd()
-    with TemporaryDirectory() as folder:
-        os.chdir(project)
-        try:
-            name = prepare_metadata_for_build_wheel(folder)
-        finally:
-            os.chdir(here)
+def metadata_of(project: Path) -> dict[str, str]:
+    """Return the metadata that an installer records for a project, by header."""
+    # The build backend reads the project in the current folder.
+    with TemporaryDirectory() as folder, chdir(project):
+        name = prepare_metadata_for_build_wheel(folder)
         message = Distribution.at(Path(folder) / name).metadata
         return {header: message[header] for header in message}
 
@@ -91,21 +86,23 @@ def test_hostile_text_arrives_exactly_and_runs_nothing(
     text: str, tmp_path: Path
 ) -> None:
     assert len(HOSTILE) >= 30
-    made = cookiecutter(
-        str(TEMPLATE),
-        no_input=True,
-        output_dir=str(tmp_path),
-        extra_context={
-            "project_slug": "plain",
-            "description": typed(text),
-            "full_name": typed(text),
-            "email": "ada@example.com",
-        },
+    project = Path(
+        cookiecutter(
+            str(TEMPLATE),
+            no_input=True,
+            output_dir=str(tmp_path),
+            extra_context={
+                "project_slug": "plain",
+                "description": typed(text),
+                "full_name": typed(text),
+                "email": "ada@example.com",
+            },
+        )
     )
-    assert_arrived(Path(made), text, text)
-    assert text in (Path(made) / "README.md").read_text(encoding="utf-8")
-    assert text in (Path(made) / "LICENSE").read_text(encoding="utf-8")
-    for path in Path(made).rglob("*.py"):
+    assert_arrived(project, text, text)
+    assert text in (project / "README.md").read_text(encoding="utf-8")
+    assert text in (project / "LICENSE").read_text(encoding="utf-8")
+    for path in project.rglob("*.py"):
         compile(path.read_text(encoding="utf-8"), path, "exec")
     assert not list(tmp_path.rglob("pwned"))
     assert not Path("pwned").exists()
@@ -159,30 +156,27 @@ def test_any_text_is_accepted_or_refused_in_one_line(text: str, slug: str) -> No
         assert not any(unicodedata.category(character) == "Cc" for character in text)
 
 
-def test_what_is_typed_at_the_prompt_arrives_exactly(tmp_path: Path) -> None:
-    typed_lines = [
-        '{{ 7*7 }} "q" \\ 🚀',
-        "plain",
-        '{{ 7*7 }} "q" \\ 🚀',
-        'Ada "the" {{ first }} 🚀',
-        "ada@example.com",
-        *"1111",
-    ]
+def test_text_that_is_typed_at_the_prompts_arrives_exactly(tmp_path: Path) -> None:
+    name = '{{ 7*7 }} "q" \\ 🚀'
+    full_name = 'Ada "the" {{ first }} 🚀'
+    choices = ["1", "1", "1", "1"]
+    lines = [name, "plain", name, full_name, "ada@example.com", *choices]
     subprocess.run(
         [sys.executable, "-m", "cookiecutter", "-o", str(tmp_path), str(TEMPLATE)],
-        input="\n".join(typed_lines) + "\n",
-        env=outside(PYTHONUTF8="1", HOME=str(tmp_path / "home")),
+        input="\n".join(lines) + "\n",
+        env=user_environment(PYTHONUTF8="1", HOME=str(tmp_path / "home")),
         encoding="utf-8",
         capture_output=True,
         check=True,
     )
-    assert_arrived(tmp_path / "plain", typed_lines[2], typed_lines[3])
-    assert f"# {typed_lines[0]}\n" in (tmp_path / "plain" / "README.md").read_text(
-        encoding="utf-8"
-    )
+    assert_arrived(tmp_path / "plain", name, full_name)
+    readme = (tmp_path / "plain" / "README.md").read_text(encoding="utf-8")
+    assert f"# {name}\n" in readme
 
 
-def test_a_users_config_fills_the_common_names(tmp_path: Path) -> None:
+def test_the_users_cookiecutter_config_gives_the_default_answers(
+    tmp_path: Path,
+) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(
         "default_context: {full_name: Ada L., email: ada@example.com}\n",
@@ -191,11 +185,10 @@ def test_a_users_config_fills_the_common_names(tmp_path: Path) -> None:
     made = cookiecutter(
         str(TEMPLATE), no_input=True, output_dir=str(tmp_path), config_file=str(config)
     )
-    assert 'name = "Ada L.", email = "ada@example.com"' in (
-        Path(made) / "pyproject.toml"
-    ).read_text(encoding="utf-8")
+    pyproject = (Path(made) / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'name = "Ada L.", email = "ada@example.com"' in pyproject
 
 
 def test_the_default_answers_arrive_too(render: Render) -> None:
-    project = render()
-    assert prepare(project)["Author-email"] == "Your Name <you@example.com>"
+    metadata = metadata_of(render())
+    assert metadata["Author-email"] == "Your Name <you@example.com>"

@@ -1,8 +1,8 @@
-"""The API of api_server keeps what its OpenAPI schema says.
+"""The API of api_server responds as its OpenAPI schema says.
 
-schemathesis makes requests out of the schema, valid ones and invalid ones, and compares
-the responses with it. It runs here and not in the project's own suite, because it
-brings 20 packages, and the project's tests name each case that they check.
+schemathesis generates valid and invalid requests from the schema, and compares the
+responses with it. It is not part of the project's own suite: it installs 20 packages,
+and the project's tests name each case that they check.
 """
 
 from collections.abc import Callable
@@ -29,9 +29,10 @@ create_app = import_module(os.environ["APP"]).create_app
 schema = schemathesis.openapi.from_asgi("/openapi.json", create_app("sqlite:///x.db"))
 
 EXCLUDED = [
-    # FastAPI's 405 names the methods of one route, not those of all with its path.
+    # FastAPI's response 405 lists the methods of one route only, although several
+    # routes have the same path.
     allow_header_conformance,
-    # An Idempotency-Key that was used before is refused, valid as it is.
+    # A valid Idempotency-Key is refused if it was used before.
     positive_data_acceptance,
 ]
 
@@ -50,11 +51,11 @@ def test_every_response_fits_the_openapi_schema(
     folder = project("api_server", "auto")
     (module,) = folder.glob("src/*/app.py")
     (tmp_path / "test_schema.py").write_text(TEST, encoding="utf-8")
-    said = run(
+    output = run(
         tmp_path,
         *(uv, "run", "--quiet", "--project", folder, "--with", SCHEMATHESIS),
         *("pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"),
         "test_schema.py",
         APP=f"{module.parent.name}.app",
     )
-    assert "8 passed" in said
+    assert "8 passed" in output

@@ -1,7 +1,7 @@
-"""The page of the `chat` starter in a real browser: Debian's packages chromium and
-chromium-driver.
+"""The page of the `chat` starter in a real browser.
 
-The picture in the README is made by the same walk:
+Needs chromium and chromedriver (Debian's packages chromium and chromium-driver). The
+first test also makes the picture in the README:
 
     CHAT_PICTURE=docs/chat.png uv run pytest tests/test_chat_page.py
 """
@@ -14,8 +14,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tools import outside
+from tools import user_environment
 
 from .conftest import TEMPLATE, tool
 
@@ -35,11 +35,12 @@ HEADLESS = [
 ]
 ENTER = "\ue007"  # the key, as WebDriver writes it
 CHROME = shutil.which("chromium") or shutil.which("google-chrome")
-EVIL = (
+# A message that would run as a script if the page did not treat it as text.
+SCRIPT = (
     "<img src=x onerror=\"document.title='hacked'\">"
     "<script>document.title='hacked'</script>"
 )
-LIMIT = 30  # seconds until something must have happened
+LIMIT = 30  # seconds; the longest wait for a response or a condition
 
 pytestmark = [
     pytest.mark.xdist_group("chat-auto"),
@@ -51,7 +52,7 @@ pytestmark = [
 
 
 class Browser:
-    """A browser of its own, driven by the W3C WebDriver protocol: JSON over HTTP."""
+    """A browser, controlled by the W3C WebDriver protocol: JSON over HTTP."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -104,12 +105,12 @@ class Browser:
         return base64.b64decode(self.call("GET", "/screenshot"))
 
     def text(self, css: str) -> str:
-        """Return the text that a person sees in an element."""
+        """Return the visible text of an element."""
         found: str = self.script("document.querySelector(arguments[0]).innerText", css)
         return found
 
-    def said(self) -> list[str]:
-        """Return what people and the bot have said, each as "name: text"."""
+    def messages(self) -> list[str]:
+        """Return the messages of people and of the bot, each as "name: text"."""
         lines: list[str] = self.script(
             "[...document.querySelectorAll('#log li:not(.notice)')].map(li =>"
             " li.querySelector('bdi').textContent + ': '"
@@ -118,7 +119,7 @@ class Browser:
         return lines
 
     def until(self, condition: Callable[["Browser"], object]) -> None:
-        """Wait until the condition holds."""
+        """Wait until the condition is true; raise AssertionError after 30 seconds."""
         ends = time.monotonic() + LIMIT
         while not condition(self):
             if time.monotonic() > ends:
@@ -126,7 +127,7 @@ class Browser:
             time.sleep(0.05)
 
     def join(self, url: str, name: str) -> None:
-        """Open the page, and enter the room."""
+        """Open the page and enter the room."""
         self.open(url)
         self.type("#name", name + ENTER)
         self.until_inside()
@@ -135,38 +136,45 @@ class Browser:
         self.until(lambda it: it.text("#status").startswith("In the room as"))
 
     def until_last(self, line: str) -> None:
-        """Wait until this is the last line."""
-        self.until(lambda it: it.said()[-1:] == [line])
+        """Wait until this is the last message."""
+        self.until(lambda it: it.messages()[-1:] == [line])
 
     def problems(self) -> list[Any]:
-        """Return what the browser has logged: errors, and violations of the policy."""
+        """Return what the browser has logged: errors, and policy violations."""
         found: list[Any] = self.call("POST", "/se/log", type="browser")
         return found
 
 
 @contextmanager
 def process(
-    *command: str | Path, says: str
+    *command: str | Path, prints: str
 ) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """Run a program; yield it and the part of its output that `says` captures."""
+    """Run a program for the block.
+
+    Waits for a line of its output that matches `prints`; yields the process and the
+    first group of the match.
+    """
     with subprocess.Popen(
         [str(part) for part in command],
         stdout=subprocess.PIPE,
         text=True,
-        env=outside(),
+        env=user_environment(),
     ) as running:
         assert running.stdout
         try:
-            for line in running.stdout:
-                found = re.search(says, line)
-                if found:
-                    yield running, found[1]
-                    break
-            else:
-                raise AssertionError(f"{command[0]} has ended")
+            yield running, first_match(prints, running.stdout)
         finally:
             running.terminate()
             running.stdout.read()
+
+
+def first_match(pattern: str, lines: Iterable[str]) -> str:
+    """Return the first group of the first match of a pattern in some lines."""
+    for line in lines:
+        found = re.search(pattern, line)
+        if found:
+            return found[1]
+    raise AssertionError(f"no line of the output matches {pattern}")
 
 
 Serve = Callable[..., Any]
@@ -178,40 +186,29 @@ def serve(project: Callable[[str, str], Path]) -> Serve:
     python = tool(project("chat", "auto"), "python")
 
     def serve(*options: str, port: int = 0) -> Any:
-        return process(
-            python,
-            "-m",
-            "chat_auto",
-            "--port",
-            str(port),
-            *options,
-            says=r"listening on (\S+)",
-        )
+        command = ["-m", "chat_auto", "--port", str(port), *options]
+        return process(python, *command, prints=r"listening on (\S+)")
 
     return serve
 
 
 @pytest.fixture(scope="module")
 def driver() -> Iterator[int]:
+    """The port of a chromedriver."""
     command = ["chromedriver", "--port=0"]
-    with process(*command, says=r"successfully on port (\d+)") as (_, port):
+    with process(*command, prints=r"successfully on port (\d+)") as (_, port):
         yield int(port)
 
 
 @pytest.fixture
 def browsers(driver: int) -> Iterator[tuple[Browser, Browser]]:
-    with ExitStack() as opened:
-        both = Browser(driver), Browser(driver)
-        for browser in both:
-            opened.callback(browser.close)
-        yield both
+    with closing(Browser(driver)) as one, closing(Browser(driver)) as other:
+        yield one, other
 
 
 @pytest.fixture
 def browser(driver: int) -> Iterator[Browser]:
-    with ExitStack() as opened:
-        browser = Browser(driver)
-        opened.callback(browser.close)
+    with closing(Browser(driver)) as browser:
         yield browser
 
 
@@ -239,22 +236,24 @@ def test_two_browsers_chat(serve: Serve, browsers: tuple[Browser, Browser]) -> N
         bob.type("#text", "@bot backwards talk can I" + ENTER)
         ann.until_last("bot: Backwards that is: I can talk backwards")
         ann.until(lambda it: it.script("!document.querySelector('.busy')"))
-        if picture := os.environ.get("CHAT_PICTURE"):
+        picture = os.environ.get("CHAT_PICTURE")
+        if picture:
             (TEMPLATE / picture).write_bytes(ann.picture())
 
-        # A link is only the address, and the other page cannot reach this one.
+        # A link ends before the full stop, and the linked page gets no access to this
+        # one.
         link = bob.script(
             "(a => [a.href, a.rel, a.target])(document.querySelector('#log a'))"
         )
         rel = "noopener noreferrer nofollow"
         assert link == ["https://example.org/", rel, "_blank"]
 
-        # What people write is text, and nothing of it becomes a part of the page.
-        ann.type("#text", EVIL + ENTER)
-        bob.until_last(f"Ann: {EVIL}")
+        # Messages are shown as text; HTML in them has no effect.
+        ann.type("#text", SCRIPT + ENTER)
+        bob.until_last(f"Ann: {SCRIPT}")
         for browser in browsers:
-            evil = "document.querySelectorAll('#log img, #log script').length"
-            assert browser.script(evil) == 0
+            elements = "document.querySelectorAll('#log img, #log script').length"
+            assert browser.script(elements) == 0
             assert browser.script("document.title") == "Chat"
             assert browser.problems() == []
 
@@ -263,7 +262,7 @@ def test_two_browsers_chat(serve: Serve, browsers: tuple[Browser, Browser]) -> N
         assert program.wait(10) == 0
 
 
-def test_two_presses_of_join_make_one_connection(
+def test_pressing_join_again_opens_no_second_connection(
     serve: Serve, browser: Browser
 ) -> None:
     with serve() as (program, url):
@@ -278,14 +277,15 @@ def test_two_presses_of_join_make_one_connection(
     browser.click("#join button")
     with serve(port=port) as (_, url):
         browser.until_inside()
-        time.sleep(5)  # a second chain of attempts would connect by now
+        # A second series of attempts would be connected after this time.
+        time.sleep(5)
         assert clients(url) == 1
         browser.type("#text", "Hello" + ENTER)
         browser.until_last("Ann: Hello")
-        assert browser.said() == ["Ann: Hello"]
+        assert browser.messages() == ["Ann: Hello"]
 
 
-def test_presses_while_the_page_connects_make_no_other_connection(
+def test_pressing_join_while_connecting_opens_no_second_connection(
     serve: Serve, browser: Browser
 ) -> None:
     with serve() as (_, url):
@@ -296,11 +296,11 @@ def test_presses_while_the_page_connects_make_no_other_connection(
         browser.until_inside()
         browser.type("#text", "Hello" + ENTER)
         browser.until_last("Ann: Hello")
-        assert browser.said() == ["Ann: Hello"]
+        assert browser.messages() == ["Ann: Hello"]
         assert clients(url) == 1
 
 
-def test_a_message_that_is_too_long_stays_in_the_box(
+def test_a_message_that_is_too_long_stays_in_the_input_box(
     serve: Serve, browser: Browser
 ) -> None:
     text = "\u4e2d" * 200
@@ -310,7 +310,7 @@ def test_a_message_that_is_too_long_stays_in_the_box(
         reason = "The message has 600 bytes, the limit is 500."
         browser.until(lambda it: it.text("#problem") == reason)
         assert browser.script("document.querySelector('#text').value") == text
-        # The server has the same limit, and the same reason.
+        # Without the check in the page, the server refuses with the same text.
         browser.script("(maxBytes = Infinity, say())")
         browser.until(lambda it: it.script("!sent"))
         assert browser.text("#problem") == reason
@@ -323,7 +323,7 @@ def test_a_message_that_is_too_long_stays_in_the_box(
         assert browser.text("#problem") == ""
 
 
-def test_a_message_written_without_a_connection_stays_in_the_box(
+def test_a_message_without_a_connection_stays_in_the_input_box(
     serve: Serve, browser: Browser
 ) -> None:
     with serve() as (program, url):
@@ -349,9 +349,9 @@ def test_a_reload_keeps_the_name_and_the_last_messages(
     with serve() as (_, url):
         ann.join(url, "Ann")
         ann.type("#text", "@bot a b c d e f g h i j k l m n o p q r" + ENTER)
-        ann.until(lambda it: "that" in (it.said()[-1:] or [""])[0])
+        ann.until(lambda it: "that" in "".join(it.messages()[-1:]))
         bob.join(url, "Bob")
-        assert bob.said()[1].startswith("bot: Backwards that")
+        assert bob.messages()[1].startswith("bot: Backwards that")
         bob.type("#text", "Hello" + ENTER)
         bob.until_last("Bob: Hello")
         bob.call("POST", "/refresh")
@@ -361,7 +361,7 @@ def test_a_reload_keeps_the_name_and_the_last_messages(
         assert clients(url) == 2
 
 
-def test_the_asker_can_stop_the_bot(
+def test_a_person_can_stop_the_answer_to_their_question(
     serve: Serve, browsers: tuple[Browser, Browser]
 ) -> None:
     ann, bob = browsers
@@ -375,11 +375,11 @@ def test_the_asker_can_stop_the_bot(
         ann.until(lambda it: it.script("document.querySelector('#log button')"))
         ann.click("#log button")
         for browser in browsers:
-            browser.until(lambda it: it.said()[-1].endswith("| Stopped by Ann."))
+            browser.until(lambda it: it.messages()[-1].endswith("| Stopped by Ann."))
             assert browser.script("document.querySelector('#log button')") is None
 
 
-def test_a_page_that_cannot_enter_shows_the_reason(
+def test_the_page_shows_why_a_person_cannot_enter(
     serve: Serve, browser: Browser
 ) -> None:
     with serve("--clients", "1") as (_, url):
@@ -388,7 +388,8 @@ def test_a_page_that_cannot_enter_shows_the_reason(
         handles = browser.call("GET", "/window/handles")
         browser.call("POST", "/window", handle=handles[1])
         browser.open(url)
-        browser.type("#name", ENTER)  # the name is there already
+        # The browser has stored the name.
+        browser.type("#name", ENTER)
         browser.until(lambda it: "The room is full." in it.text("#status"))
 
 
@@ -398,9 +399,9 @@ def test_hebrew_and_arabic_run_from_right_to_left(
     with serve() as (_, url):
         browser.join(url, "Ann")
         browser.type("#text", "\u05e9\u05dc\u05d5\u05dd Bob!" + ENTER)
-        browser.until(lambda it: len(it.said()) == 1)
+        browser.until(lambda it: len(it.messages()) == 1)
         browser.type("#text", "Hello \u05e9\u05dc\u05d5\u05dd!" + ENTER)
-        browser.until(lambda it: len(it.said()) == 2)
+        browser.until(lambda it: len(it.messages()) == 2)
         directions = browser.script(
             "[...document.querySelectorAll('#log p')].map("
             "p => getComputedStyle(p).direction)"
@@ -433,7 +434,7 @@ def test_a_screen_reader_and_the_keyboard_can_use_the_page(
 
 
 @pytest.mark.parametrize("width", [360, 1600])
-def test_the_page_fits_into_any_window(
+def test_the_page_fits_into_narrow_and_wide_windows(
     serve: Serve, browser: Browser, width: int
 ) -> None:
     with serve("--message-size", "5000", "--rate", "100") as (_, url):
@@ -449,7 +450,9 @@ def test_the_page_fits_into_any_window(
         assert browser.script(fits)
         assert browser.script("document.documentElement.scrollHeight <= innerHeight")
         browser.until(lambda it: it.script("atEnd()"))
-        browser.type("#text", "Good morning! " * 20)  # the box grows, the log shrinks
+        # The input box grows and the log shrinks.
+        browser.type("#text", "Good morning! " * 20)
         browser.until(lambda it: it.script("atEnd()"))
-        if folder := os.environ.get("CHAT_PICTURES"):
+        folder = os.environ.get("CHAT_PICTURES")
+        if folder:
             Path(folder, f"chat-{width}.png").write_bytes(browser.picture())

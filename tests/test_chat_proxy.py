@@ -1,7 +1,7 @@
 """The `chat` starter behind a proxy, and the commands of its README.
 
-The configurations are those of the README. They run where nginx and Caddy are
-installed (Debian's packages nginx-light and caddy).
+The proxies run with the configurations of the README. Tests that need nginx or Caddy
+(Debian's packages nginx-light and caddy) are skipped where these are not installed.
 """
 
 import base64
@@ -22,12 +22,12 @@ from typing import Any
 
 import pytest
 
-from tools import outside
+from tools import user_environment
 
 from .conftest import TEMPLATE, tool
 
 README = (TEMPLATE / "templates" / "chat" / "README.md").read_text(encoding="utf-8")
-LIMIT = 30  # seconds until something must have happened
+LIMIT = 30  # seconds; the longest wait for a response or a server
 
 pytestmark = pytest.mark.xdist_group("chat-auto")
 
@@ -54,7 +54,8 @@ http {{
     }}
 }}
 """
-# What nginx does with nothing but `proxy_pass`, and a WebSocket.
+# A WebSocket behind nginx without `proxy_set_header Host`: nginx then sends the address
+# of the program as the host.
 DEFAULT_HOST = """
 location /chat/ {
     proxy_pass http://127.0.0.1:8080/;
@@ -72,6 +73,7 @@ def block(language: str) -> str:
 
 
 def free_port() -> int:
+    """Return a port on which no server listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
@@ -91,10 +93,10 @@ def wait_for(port: int) -> None:
 
 @contextmanager
 def running(*command: str | Path, **options: Any) -> Iterator["subprocess.Popen[str]"]:
-    """Run a program until the end of the block."""
-    with subprocess.Popen(
-        [str(part) for part in command], text=True, env=outside(), **options
-    ) as process:
+    """Run a program for the block."""
+    words = [str(part) for part in command]
+    environment = user_environment()
+    with subprocess.Popen(words, text=True, env=environment, **options) as process:
         try:
             yield process
         finally:
@@ -147,6 +149,7 @@ def caddy(folder: Path, upstream: int) -> Iterator[int]:
 
 
 def connection(port: int, context: ssl.SSLContext | None) -> http.client.HTTPConnection:
+    """Return a connection to the proxy: TLS with a context, plain HTTP without one."""
     if context is None:
         return http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
     return http.client.HTTPSConnection(
@@ -161,7 +164,7 @@ def status(
     context: ssl.SSLContext | None = None,
     **headers: str,
 ) -> tuple[int, str]:
-    """Send a request as a browser on the page does; return the status and the text."""
+    """Send a request as the page does; return the status and the text."""
     scheme = "http" if context is None else "https"
     public = f"chat.example.com:{port}"
     headers = {"Host": public, "Origin": f"{scheme}://{public}", **headers}
@@ -188,12 +191,13 @@ def handshake(port: int, context: ssl.SSLContext | None = None) -> int:
 
 
 @needs_nginx
-def test_the_page_works_behind_nginx_as_the_readme_has_it(
+def test_the_page_works_behind_nginx_with_the_configuration_of_the_readme(
     chat: Any, tmp_path: Path
 ) -> None:
     with chat() as upstream, nginx(tmp_path, block("nginx"), upstream) as port:
         code, page = status(port, "GET", "/chat/")
-        assert (code, "<title>Chat</title>" in page) == (200, True)
+        assert code == 200
+        assert "<title>Chat</title>" in page
         assert status(port, "POST", "/chat/ws") == (204, "")
         assert handshake(port) == 101
 
@@ -222,7 +226,7 @@ def test_the_page_works_behind_nginx_with_tls(chat: Any, tmp_path: Path) -> None
 
 
 @needs_nginx
-def test_a_proxy_that_does_not_pass_the_host_needs_the_allowed_origin(
+def test_a_proxy_that_does_not_pass_the_host_is_refused(
     chat: Any, tmp_path: Path
 ) -> None:
     with chat() as upstream, nginx(tmp_path, DEFAULT_HOST, upstream) as port:
@@ -234,23 +238,24 @@ def test_a_proxy_that_does_not_pass_the_host_needs_the_allowed_origin(
 
 
 @needs_nginx
-def test_an_allowed_origin_may_connect_through_any_proxy(
+def test_an_allowed_origin_can_connect_through_any_proxy(
     chat: Any, tmp_path: Path
 ) -> None:
-    with chat("--allowed-origin", "http://chat.example.com:1234") as upstream:
+    origin = "http://chat.example.com:1234"
+    with chat("--allowed-origin", origin) as upstream:
         with nginx(tmp_path, DEFAULT_HOST, upstream) as port:
-            origin = "http://chat.example.com:1234"
             assert status(port, "POST", "/chat/ws", Origin=origin) == (204, "")
             assert status(port, "POST", "/chat/ws")[0] == 403
 
 
 @needs_caddy
-def test_the_page_works_behind_caddy_as_the_readme_has_it(
+def test_the_page_works_behind_caddy_with_the_configuration_of_the_readme(
     chat: Any, tmp_path: Path
 ) -> None:
     with chat() as upstream, caddy(tmp_path, upstream) as port:
         code, page = status(port, "GET", "/chat/")
-        assert (code, "<title>Chat</title>" in page) == (200, True)
+        assert code == 200
+        assert "<title>Chat</title>" in page
         assert handshake(port) == 101
 
 
@@ -267,7 +272,7 @@ def test_the_commands_of_the_readme_work(project: Callable[[str, str], Path]) ->
             arguments[arguments.index("--lifetime") + 1] = "0.5"
         done = subprocess.run(
             [program, *arguments],
-            env=outside(CHAT_AUTO_PORT="0", CHAT_AUTO_LIFETIME="0.5"),
+            env=user_environment(CHAT_AUTO_PORT="0", CHAT_AUTO_LIFETIME="0.5"),
             capture_output=True,
             text=True,
             timeout=120,
@@ -276,7 +281,7 @@ def test_the_commands_of_the_readme_work(project: Callable[[str, str], Path]) ->
         assert done.stdout.startswith("listening on http://"), line
 
 
-def test_the_layout_names_every_file() -> None:
+def test_the_layout_in_the_readme_names_every_file() -> None:
     folder = TEMPLATE / "templates" / "chat"
     files = {path.name for path in [*folder.iterdir(), *folder.glob("tests/*")]}
     files -= {"__init__.py", "__pycache__", "README.md", "requirements.txt", "tests"}
@@ -285,7 +290,7 @@ def test_the_layout_names_every_file() -> None:
     assert named == files | {"text.py", "test_text.py"}
 
 
-def test_the_json_in_the_readme_names_the_messages_of_the_page() -> None:
+def test_the_readme_names_every_message_that_the_page_handles() -> None:
     page = (TEMPLATE / "templates" / "chat" / "page.html").read_text(encoding="utf-8")
     receive = page[page.index("const receive = {") : page.index("// --- The forms")]
     handled = set(re.findall(r"^    (\w+)\(.*\) \{", receive, re.MULTILINE))

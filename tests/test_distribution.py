@@ -1,4 +1,4 @@
-"""A project as others get it: a wheel and an sdist, and the steps of its own CI."""
+"""The distributions of a project (wheel and sdist), and the steps of its CI."""
 
 import sys
 from pathlib import Path
@@ -9,12 +9,19 @@ import yaml
 
 from .conftest import Render, Run, tool
 
+LIST_FILES = """
+import built.app
+from importlib import resources
+
+print(*resources.files("built").iterdir())
+"""
+
 pytestmark = pytest.mark.xdist_group("distribution")
 
 
 @pytest.fixture(scope="module")
 def built(render: Render, run: Run, uv: str) -> Path:
-    """A project of the chat starter, which has a data file, after `uv build`."""
+    """A project of the chat starter, which has a data file, built with `uv build`."""
     folder = render(project_name="Built", starter="chat")
     run(folder, uv, "build", "--quiet", "--python", sys.executable)
     return folder
@@ -28,28 +35,25 @@ def test_a_distribution_installs_and_runs_without_the_project(
     run(tmp_path, uv, "venv", "--quiet", "--python", sys.executable)
     run(tmp_path, uv, "pip", "install", "--quiet", distribution)
     assert "Usage: built" in run(tmp_path, tool(tmp_path, "built"), "--help")
-    code = (
-        "import built.app, importlib.resources as r; print(*r.files('built').iterdir())"
-    )
-    files = run(tmp_path, tool(tmp_path, "python"), "-I", "-c", code)
+    files = run(tmp_path, tool(tmp_path, "python"), "-I", "-c", LIST_FILES)
     assert "page.html" in files
     assert "py.typed" in files
     assert str(built) not in files
 
 
-def test_the_steps_of_the_projects_ci_run_here(
-    render: Render, run: Run, uv: str
-) -> None:
+def test_the_steps_of_a_projects_ci_pass(render: Render, run: Run, uv: str) -> None:
     folder = render(project_name="In CI")
     text = (folder / ".github/workflows/ci.yml").read_text(encoding="utf-8")
     jobs: dict[str, Any] = yaml.safe_load(text)["jobs"]
-    commands = [
-        step["run"] for job in jobs.values() for step in job["steps"] if "run" in step
-    ]
+    commands = []
+    for job in jobs.values():
+        for step in job["steps"]:
+            if "run" in step:
+                commands.append(step["run"])
     assert commands.count("pip install uv") == len(jobs)
-    own_commands = [command for command in commands if command != "pip install uv"]
-    assert len(own_commands) >= 4
-    for command in own_commands:
+    uv_commands = [command for command in commands if command != "pip install uv"]
+    assert len(uv_commands) >= 4
+    for command in uv_commands:
         program, *arguments = command.split()
         assert program == "uv"
         run(folder, uv, *arguments, UV_PYTHON=sys.executable, CI="true")

@@ -74,6 +74,12 @@ def test_every_benchmark_is_part_of_the_report(report: ModuleType) -> None:
     assert scripts == NOT_MEASURED | set(report.SCRIPTS)
 
 
+def test_every_script_is_in_the_readme_of_the_benchmarks() -> None:
+    readme = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\w+\.py)`", readme))
+    assert named == {path.name for path in BENCHMARKS.glob("*.py")}
+
+
 def test_a_missed_goal_is_bold_and_has_a_reason(
     report: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,7 @@
-"""What the projects' README says about loop scopes is true: the right form passes, the
-wrong ones fail as quoted.
+"""The projects' README is right about loop scopes.
+
+The form that it recommends passes, and the wrong forms fail with the messages that it
+quotes.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,9 +11,7 @@ import pytest
 
 from .conftest import TEMPLATE, Run, tool
 
-FIVE_MINUTES = " ".join(
-    (TEMPLATE / "templates" / "FIVE_MINUTES.md").read_text(encoding="utf-8").split()
-)
+FIVE_MINUTES = TEMPLATE / "templates" / "FIVE_MINUTES.md"
 IMPORTS = "import asyncio\nimport pytest\nimport pytest_asyncio\n"
 RIGHT = """
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -55,25 +55,31 @@ pytestmark = pytest.mark.xdist_group("api_client-strict")
 
 @pytest.fixture
 def folder(project: Callable[[str, str], Path]) -> Iterator[Path]:
+    """A project in mode strict; the test file that a test adds is removed."""
     folder = project("api_client", "strict")
     yield folder
     (folder / "tests" / "test_scopes.py").unlink()
 
 
 def outcome(folder: Path, run: Run, text: str, status: int) -> str:
+    """Run a test in the project; return pytest's output on one line."""
     planted = folder / "tests" / "test_scopes.py"
     planted.write_text(IMPORTS + text, encoding="utf-8")
-    return " ".join(
-        run(folder, tool(folder, "pytest"), "-q", planted, status=status).split()
-    )
+    output = run(folder, tool(folder, "pytest"), "-q", planted, status=status)
+    return on_one_line(output)
 
 
-def test_the_right_form_is_green(folder: Path, run: Run) -> None:
+def on_one_line(text: str) -> str:
+    """Return a text without its line breaks, which may be inside a quoted message."""
+    return " ".join(text.split())
+
+
+def test_the_right_form_passes(folder: Path, run: Run) -> None:
     assert "1 passed" in outcome(folder, run, RIGHT, status=0)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "quoted"),
+    ("wrong", "message"),
     [
         (
             NO_LOOP_SCOPE,
@@ -85,8 +91,8 @@ def test_the_right_form_is_green(folder: Path, run: Run) -> None:
     ],
     ids=["no loop_scope", "two loops", "future"],
 )
-def test_the_wrong_form_fails_as_quoted(
-    folder: Path, run: Run, wrong: str, quoted: str
+def test_a_wrong_form_fails_with_the_message_of_the_readme(
+    folder: Path, run: Run, wrong: str, message: str
 ) -> None:
-    assert quoted in FIVE_MINUTES
-    assert quoted in outcome(folder, run, wrong, status=1)
+    assert message in on_one_line(FIVE_MINUTES.read_text(encoding="utf-8"))
+    assert message in outcome(folder, run, wrong, status=1)

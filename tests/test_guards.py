@@ -1,6 +1,4 @@
-"""The guards: each planted bug turns a project's suite red and is named, and what is
-sound stays green.
-"""
+"""The guards find each planted bug, and raise no alarm for correct code."""
 
 import ast
 import functools
@@ -39,34 +37,31 @@ def pytest_asyncio_loop_factories(config, item):
 
 
 def middle_versions() -> list[str]:
-    """Return the Pythons on which no mode is tested: all but the oldest and newest."""
+    """Return the installed Pythons between the oldest and the newest.
+
+    The oldest is that of the project in mode auto, the newest that in mode strict.
+    """
     versions = [version for version in pythons.supported() if pythons.find(version)]
     return versions[1:-1]
 
 
 def each(files: list[Path]) -> pytest.MarkDecorator:
-    """Each file in each mode, and in mode auto on the other Pythons.
+    """Run a test with each file in each mode, and in mode auto on the other Pythons.
 
-    Those of one mode or Python run in one environment, one after the other.
+    The tests of one mode or Python share an environment, so they share a group.
     """
-    return pytest.mark.parametrize(
-        ("mode", "file"),
-        [
-            pytest.param(
-                mode,
-                file,
-                marks=pytest.mark.xdist_group(f"guards-{mode}"),
-                id=f"{mode}-{file.stem}",
-            )
-            for mode in [*MODES, *middle_versions()]
-            for file in files
-        ],
-    )
+    parameters = []
+    for mode in [*MODES, *middle_versions()]:
+        group = pytest.mark.xdist_group(f"guards-{mode}")
+        for file in files:
+            name = f"{mode}-{file.stem}"
+            parameters.append(pytest.param(mode, file, marks=group, id=name))
+    return pytest.mark.parametrize(("mode", "file"), parameters)
 
 
 @pytest.fixture(scope="session")
 def on_python(render: Render, run: Run, uv: str) -> Callable[[str], Path]:
-    """Renders the default project for a Python version, with its own environment."""
+    """Renders and installs the default project for a Python version."""
 
     @functools.cache
     def on_python(version: str) -> Path:
@@ -83,65 +78,60 @@ def on_python(render: Render, run: Run, uv: str) -> Callable[[str], Path]:
 def guarded(
     project: Project, on_python: Callable[[str], Path], run: Run, uv: str
 ) -> Callable[[str], Path]:
-    """The default project of a mode or Python, with what the sound files need too."""
+    """Returns the default project of a mode or Python, with more packages.
+
+    The planted files of correct code need these packages.
+    """
 
     def guarded(mode: str) -> Path:
         if mode in MODES:
             folder = project("api_client", mode)
         else:
             folder = on_python(mode)
-        if not (folder / "extra").exists():
-            more = ("anyio", "hypothesis", "uvloop; sys_platform != 'win32'")
-            run(
-                folder,
-                uv,
-                "pip",
-                "install",
-                "--quiet",
-                "--python",
-                tool(folder, "python"),
-                *more,
-            )
-            (folder / "extra").touch()
+        is_complete = folder / "more-packages-installed"
+        if not is_complete.exists():
+            packages = ("anyio", "hypothesis", "uvloop; sys_platform != 'win32'")
+            python = tool(folder, "python")
+            run(folder, uv, "pip", "install", "-q", "--python", python, *packages)
+            is_complete.touch()
         return folder
 
     return guarded
 
 
 @each(FILES)
-def test_a_planted_bug_turns_the_suite_red_and_is_named(
+def test_a_planted_bug_fails_its_test_and_is_named(
     guarded: Callable[[str], Path], mode: str, file: Path
 ) -> None:
     assert guarded_outcome(guarded(mode), file) == "fails"
 
 
 @each(GREEN)
-def test_what_is_sound_stays_green(
+def test_correct_code_passes(
     guarded: Callable[[str], Path], mode: str, file: Path
 ) -> None:
     folder = guarded(mode)
     with planted(folder, package_of(folder), file) as test:
-        ended, said = outcome(folder, tool(folder, "python"), test)
-    assert ended == "passes", said
+        ended, output = outcome(folder, tool(folder, "python"), test)
+    assert ended == "passes", output
 
 
 @pytest.mark.xdist_group("guards-strict")
-def test_coverage_raises_no_alarm(guarded: Callable[[str], Path]) -> None:
+def test_correct_code_passes_with_coverage_too(guarded: Callable[[str], Path]) -> None:
     folder = guarded("strict")
     (file,) = (file for file in GREEN if file.stem == "green_threads_and_files")
+    options = ("--cov", "--cov-fail-under=0")
     with planted(folder, package_of(folder), file) as test:
-        ended, said = outcome(
-            folder, tool(folder, "python"), test, "--cov", "--cov-fail-under=0"
-        )
-    assert ended == "passes", said
+        ended, output = outcome(folder, tool(folder, "python"), test, *options)
+    assert ended == "passes", output
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no uvloop there")
+@pytest.mark.skipif(sys.platform == "win32", reason="uvloop is not for Windows")
 @pytest.mark.xdist_group("guards-auto")
 @pytest.mark.parametrize(
     "file", [file for file in FILES if file.name < "14"], ids=lambda file: file.stem
 )
-def test_with_uvloop_the_bugs_are_found_too(
+def test_the_bugs_are_found_under_uvloop_too(
     guarded: Callable[[str], Path], file: Path
 ) -> None:
     folder = guarded("auto")
@@ -149,47 +139,48 @@ def test_with_uvloop_the_bugs_are_found_too(
     plugin.write_text(UVLOOP, encoding="utf-8")
     try:
         with planted(folder, package_of(folder), file) as test:
-            ended, said = outcome(
-                folder, tool(folder, "python"), test, "-p", "with_uvloop"
-            )
+            options = ("-p", "with_uvloop")
+            ended, output = outcome(folder, tool(folder, "python"), test, *options)
     finally:
         plugin.unlink()
-    assert ended == "fails", said
-    assert names_the_test(said)
+    assert ended == "fails", output
+    assert names_the_test(output)
 
 
 @pytest.mark.xdist_group("guards-strict")
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_the_documents_say_how_the_bug_ends_without_the_guards(
+def test_docs_bugs_md_says_how_the_bug_ends_without_the_guards(
     guarded: Callable[[str], Path], tmp_path: Path, file: Path
 ) -> None:
     table = (TEMPLATE / "docs" / "bugs.md").read_text(encoding="utf-8")
     plain = plain_outcome(guarded("strict"), tmp_path, file)
-    assert row(file, plain, "fails") in table, "run tools.bug_table"
+    assert row(file, plain, "fails") in table, "run `python -m tools.bug_table`"
 
 
 def table() -> list[list[str]]:
-    """The rows of the table that each project's README has: bug, what catches it, how
-    to opt out.
+    """Return the rows of the table of guards in each project's README.
+
+    The columns are the bug, the guard that finds it, and the way to opt out.
     """
     text = (TEMPLATE / "templates" / "GUARDS.md").read_text(encoding="utf-8")
     text = text.partition("### What is not covered")[0]
-    return [
-        row.strip("| ").split(" | ")
-        for row in re.findall(r"^\| .*$", text, re.MULTILINE)[1:]
-    ]
+    _head, *rows = re.findall(r"^\| .*$", text, re.MULTILINE)
+    return [row.strip("| ").split(" | ") for row in rows]
 
 
 def test_the_projects_table_has_every_planted_bug_and_no_other() -> None:
-    bugs = {bug.casefold(): 0 for first, _, _ in table() for bug in first.split("; ")}
+    bugs = set()
+    for first_cell, _, _ in table():
+        bugs.update(first_cell.casefold().split("; "))
+    planted_bugs = set()
     for file in FILES:
         (bug,) = (bug for bug in bugs if title(file).casefold().startswith(bug))
-        bugs[bug] += 1
-    assert 0 not in bugs.values(), bugs
+        planted_bugs.add(bug)
+    assert planted_bugs == bugs
 
 
 def declared_markers() -> set[str]:
-    """The names of the guards' own markers, from their settings."""
+    """Return the names of the guards' markers, from their settings."""
     file = TEMPLATE / "{{cookiecutter.project_slug}}" / "guards" / "settings.py"
     names: set[str] = set()
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
@@ -208,23 +199,26 @@ def test_the_projects_table_has_every_marker() -> None:
     assert declared_markers() <= named
 
 
-def test_each_way_out_in_the_table_is_taken_by_a_sound_test() -> None:
-    sound = "".join(file.read_text(encoding="utf-8") for file in GREEN)
-    ways_out = [way for _, _, last in table() for way in re.findall("`(.*?)`", last)]
-    assert len(ways_out) >= 10
-    for way in ways_out:
-        assert f"pytest.mark.{way.removesuffix('(seconds)')}" in sound
+def test_each_opt_out_in_the_table_is_used_by_a_test_that_passes() -> None:
+    green = "".join(file.read_text(encoding="utf-8") for file in GREEN)
+    opt_outs = []
+    for _, _, last_cell in table():
+        opt_outs += re.findall("`(.*?)`", last_cell)
+    assert len(opt_outs) >= 10
+    for opt_out in opt_outs:
+        assert f"pytest.mark.{opt_out.removesuffix('(seconds)')}" in green
 
 
 @pytest.mark.xdist_group("guards-strict")
 @pytest.mark.parametrize("file", ONLY_GUARDED, ids=lambda file: file.stem)
-def test_what_the_table_leaves_out_is_found_too(
+def test_bugs_that_are_not_in_the_table_are_found_too(
     guarded: Callable[[str], Path], file: Path
 ) -> None:
     assert guarded_outcome(guarded("strict"), file) == "fails"
 
 
 def planted_file(name: str) -> Path:
+    """Return the planted bug whose file name ends with `name`."""
     (file,) = (file for file in FILES if file.stem.endswith(name))
     return file
 
@@ -233,30 +227,34 @@ def planted_file(name: str) -> Path:
 def test_a_verdict_after_the_fixtures_counts_as_one_failed_test(
     guarded: Callable[[str], Path],
 ) -> None:
-    folder, file = guarded("strict"), planted_file("a_task_left_running")
+    folder = guarded("strict")
+    file = planted_file("a_task_left_running")
     with planted(folder, package_of(folder), file) as test:
-        _, said = outcome(folder, tool(folder, "python"), test)
-    assert re.search("^1 failed in ", said, re.MULTILINE), said
+        _, output = outcome(folder, tool(folder, "python"), test)
+    assert re.search("^1 failed in ", output, re.MULTILINE), output
 
 
 @pytest.mark.xdist_group("guards-strict")
-def test_a_coroutine_of_a_fixture_fails_the_run_of_several_processes(
+def test_a_coroutine_of_a_fixture_is_found_under_pytest_xdist_too(
     guarded: Callable[[str], Path],
 ) -> None:
-    folder, file = guarded("strict"), planted_file("a_coroutine_that_a_fixture_returns")
+    folder = guarded("strict")
+    file = planted_file("a_coroutine_that_a_fixture_returns")
     with planted(folder, package_of(folder), file) as test:
-        ended, said = outcome(folder, tool(folder, "python"), test, "-n2")
+        ended, output = outcome(folder, tool(folder, "python"), test, "-n2")
     assert ended == "fails"
-    assert re.search("FAILED .*::test_it_uses_users", said), said
-    assert re.search("^1 failed, 1 passed", said, re.MULTILINE), said
+    assert re.search("FAILED .*::test_it_uses_users", output), output
+    assert re.search("^1 failed, 1 passed", output, re.MULTILINE), output
 
 
 @pytest.mark.xdist_group("guards-strict")
-def test_pytest_timeout_can_be_left_out(guarded: Callable[[str], Path]) -> None:
+def test_the_guards_work_without_pytest_timeout(
+    guarded: Callable[[str], Path],
+) -> None:
     folder = guarded("strict")
     with planted(folder, package_of(folder), GREEN[0]) as test:
-        ended, said = outcome(folder, tool(folder, "python"), test, "-pno:timeout")
-    assert ended == "passes", said
+        ended, output = outcome(folder, tool(folder, "python"), test, "-pno:timeout")
+    assert ended == "passes", output
 
 
 @pytest.mark.xdist_group("guards-strict")
@@ -267,38 +265,32 @@ def test_the_guards_are_found_from_another_folder(
     guarded: Callable[[str], Path], run: Run, tmp_path: Path, option: str
 ) -> None:
     folder = guarded("strict")
-    told = run(
-        tmp_path,
-        tool(folder, "pytest"),
-        "-q",
-        option,
-        folder / "tests" / "test_mocks.py",
-    )
-    assert re.search(r"\d+ passed", told)
+    test = folder / "tests" / "test_mocks.py"
+    output = run(tmp_path, tool(folder, "pytest"), "-q", option, test)
+    assert re.search(r"\d+ passed", output)
 
 
 @pytest.mark.xdist_group("api_client-auto")
-def test_the_guards_stand_alone(project: Project, run: Run) -> None:
-    """Delete conftest.py and guards/, and a suite that uses none of its tools runs on
-    plain pytest-asyncio.
-    """
+def test_a_project_works_without_the_guards(project: Project, run: Run) -> None:
+    """Tests that use no marker or fixture of the guards then run as before."""
     folder = project("api_client", "auto")
-    guards, kept = (folder / "conftest.py", folder / "guards"), folder / "kept"
-    alone = folder / "tests" / "test_alone.py"
-    alone.write_text("async def test_alone() -> None: ...\n", encoding="utf-8")
-    kept.mkdir()
+    guards = [folder / "conftest.py", folder / "guards"]
+    removed = folder / "removed"
+    test = folder / "tests" / "test_without_guards.py"
+    test.write_text("async def test_nothing() -> None: ...\n", encoding="utf-8")
+    removed.mkdir()
     for path in guards:
-        path.rename(kept / path.name)
+        path.rename(removed / path.name)
     try:
-        assert "1 passed" in run(folder, tool(folder, "pytest"), "-q", alone)
+        assert "1 passed" in run(folder, tool(folder, "pytest"), "-q", test)
     finally:
         for path in guards:
-            (kept / path.name).rename(path)
-        kept.rmdir()
-        alone.unlink()
+            (removed / path.name).rename(path)
+        removed.rmdir()
+        test.unlink()
 
 
-# An existing project
+# --- The guards in an existing project
 
 
 SHOP = """
@@ -365,7 +357,7 @@ def own() -> int:
 
 
 def blocks(language: str) -> list[str]:
-    """The code blocks of this language in the section about an existing project."""
+    """Return the code blocks of this language in docs/existing-project.md."""
     text = (TEMPLATE / "docs" / "existing-project.md").read_text(encoding="utf-8")
     found = re.findall(
         rf"^ *```{language}\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL
@@ -375,7 +367,10 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def shop(tmp_path: Path, guarded: Callable[[str], Path]) -> Path:
-    """An empty project beside one of this template, which has the name of the docs."""
+    """An empty project, next to a project of this template.
+
+    The latter has the name that docs/existing-project.md uses.
+    """
     (tmp_path / "my-project").symlink_to(guarded("strict"), target_is_directory=True)
     folder = tmp_path / "shop"
     folder.mkdir()
@@ -383,35 +378,37 @@ def shop(tmp_path: Path, guarded: Callable[[str], Path]) -> Path:
 
 
 def check_shop(folder: Path, python: Path, own_settings: str) -> None:
-    """Run the tests of a project with the settings of the docs and some of its own."""
+    """Assert that the guards find three bugs in a project.
+
+    The project has the settings of docs/existing-project.md and some of its own.
+    """
     (settings,) = blocks("toml")
     own_filter = '    "ignore:old:UserWarning",\n]'
     settings = re.sub(r"^\]", own_filter, settings, flags=re.MULTILINE)
     text = settings + own_settings
     (folder / "pyproject.toml").write_text(text, encoding="utf-8")
     quiet = ("-q", "-p", "no:cacheprovider", "-p", "no:randomly")
-    said = execute(folder, python, "-m", "pytest", *quiet).stdout
-    assert re.search(r"^\S*shop\S*:12: a blocking call to time.sleep$", said, re.M), (
-        said
-    )
-    assert re.search(r"^\S*test_shop.py:29: a task left running: ", said, re.M), said
-    assert re.search(r"^\S*test_shop.py:35: coroutine 'buy' was never", said, re.M), (
-        said
-    )
-    assert re.search(r"^3 failed, 2 passed in", said, re.M), said
-    assert "no package found" not in said
+    output = execute(folder, python, "-m", "pytest", *quiet).stdout
+    for line in (
+        r"\S*shop\S*:12: a blocking call to time.sleep$",
+        r"\S*test_shop.py:29: a task left running: ",
+        r"\S*test_shop.py:35: coroutine 'buy' was never",
+        r"3 failed, 2 passed in",
+    ):
+        assert re.search(f"^{line}", output, re.MULTILINE), output
+    assert "no package found" not in output
 
 
 def install(folder: Path, uv: str, run: Run, project: Path) -> None:
-    """Run the docs' `pip install`, with uv, in the environment of a project."""
+    """Run the `pip install` of the docs with uv, in the environment of a project."""
     (command,) = (block for block in blocks("console") if block.startswith("pip"))
     arguments = shlex.split(command)[1:]
     run(folder, uv, "pip", *arguments, "--quiet", "--python", tool(project, "python"))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="its commands are a shell's")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
 @pytest.mark.xdist_group("guards-strict")
-def test_a_flat_project_gets_the_guards_in_three_steps(
+def test_three_steps_add_the_guards_to_a_flat_project(
     shop: Path, guarded: Callable[[str], Path], run: Run, uv: str
 ) -> None:
     (shop / "shop").mkdir()
@@ -423,9 +420,9 @@ def test_a_flat_project_gets_the_guards_in_three_steps(
     check_shop(shop, tool(guarded("strict"), "python"), "")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="its commands are a shell's")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
 @pytest.mark.xdist_group("guards-strict")
-def test_a_project_with_src_own_conftest_and_tests_in_the_package_gets_them_too(
+def test_the_guards_can_be_added_beside_an_existing_conftest(
     shop: Path, guarded: Callable[[str], Path], run: Run, uv: str
 ) -> None:
     package = shop / "src" / "shop"
@@ -443,7 +440,7 @@ def test_a_project_with_src_own_conftest_and_tests_in_the_package_gets_them_too(
 
 @pytest.mark.xdist_group("guards-strict")
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ("", "guards: no package found to watch"),
         ("guards_packages = no_such_package", "guards_packages: cannot import no_such"),
@@ -451,14 +448,13 @@ def test_a_project_with_src_own_conftest_and_tests_in_the_package_gets_them_too(
     ],
     ids=["none", "unknown-package", "unknown-guard"],
 )
-def test_a_setting_that_cannot_be_right_is_explained(
-    shop: Path, guarded: Callable[[str], Path], setting: str, said: str
+def test_a_wrong_setting_is_explained(
+    shop: Path, guarded: Callable[[str], Path], setting: str, message: str
 ) -> None:
     for name in ("conftest.py", "guards"):
         (shop / name).symlink_to(guarded("strict") / name)
     (shop / "test_nothing.py").write_text("def test_nothing(): ...\n", encoding="utf-8")
     (shop / "pytest.ini").write_text(f"[pytest]\n{setting}\n", encoding="utf-8")
-    pytest_said = execute(
-        shop, tool(guarded("strict"), "python"), "-m", "pytest"
-    ).stdout
-    assert pytest_said.count(said) == 1, pytest_said
+    python = tool(guarded("strict"), "python")
+    output = execute(shop, python, "-m", "pytest").stdout
+    assert output.count(message) == 1, output

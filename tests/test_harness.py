@@ -1,4 +1,4 @@
-"""What the other tests of the template rely on."""
+"""Conditions that the other tests of the template rely on."""
 
 import os
 import py_compile
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.quick
     "PYTEST_XDIST_WORKER" not in os.environ, reason="runs without pytest-xdist"
 )
 def test_pytest_xdist_knows_the_groups(request: pytest.FixtureRequest) -> None:
-    # Without this each of the two processes installs every project.
+    # Without the groups, each of the two processes would install every project.
     assert request.node.nodeid.endswith("@harness")
 
 

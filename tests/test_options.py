@@ -1,4 +1,4 @@
-"""The options of all starters: the same name means the same, in the same words."""
+"""An option that several starters have is described in the same words."""
 
 import ast
 import re
@@ -11,12 +11,12 @@ from .conftest import STARTERS, TEMPLATE
 
 pytestmark = pytest.mark.quick
 
-# What goes in and where it comes out is different in each starter.
+# The input and the output are different in each starter.
 OF_THE_DOMAIN = {"source", "to"}
 
 
 def options_of(starter: str) -> dict[str, str]:
-    """Return the options of a starter, and the help text of each.
+    """Return the options of a starter with their help texts.
 
     The texts are in the docstring of `main`, or in `Parameter(help=...)`.
     """
@@ -67,7 +67,7 @@ def text_of(node: ast.expr) -> str:
 
 
 @pytest.mark.parametrize("starter", STARTERS)
-def test_every_option_has_a_help_text_that_is_a_sentence(starter: str) -> None:
+def test_every_help_text_is_a_sentence(starter: str) -> None:
     for name, text in options_of(starter).items():
         assert text[0].isupper() or text[0] == '"', f"--{name} of {starter}: {text}"
         assert text.endswith("."), f"--{name} of {starter}: {text}"

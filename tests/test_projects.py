@@ -1,4 +1,4 @@
-"""Every starter in both modes passes the project's own checks."""
+"""The project of every starter, in both modes, passes its own checks."""
 
 import re
 import sys
@@ -13,62 +13,61 @@ from tools import pythons
 from .conftest import MODES, STARTERS, Render, Run, tool
 
 Project = Callable[[str, str], Path]
-PROJECTS = pytest.mark.parametrize(
-    ("starter", "mode"),
-    [
-        pytest.param(
-            starter,
-            mode,
-            marks=pytest.mark.xdist_group(f"{starter}-{mode}"),
-            id=f"{starter}-{mode}",
-        )
-        for starter, mode in product(STARTERS, MODES)
-    ],
-)
+FORGOTTEN_AWAITS = """async def save() -> bool: return True
+async def main() -> None:
+    save()
+    if save(): pass
+"""
+
+
+def projects(modes: list[str]) -> pytest.MarkDecorator:
+    """Run a test for every starter in these modes.
+
+    The tests of a project share a group, because they share its environment.
+    """
+    parameters = []
+    for starter, mode in product(STARTERS, modes):
+        name = f"{starter}-{mode}"
+        group = pytest.mark.xdist_group(name)
+        parameters.append(pytest.param(starter, mode, marks=group, id=name))
+    return pytest.mark.parametrize(("starter", "mode"), parameters)
+
+
+PROJECTS = projects(MODES)
+STRICT_PROJECTS = projects(["strict"])
 
 
 @pytest.fixture(scope="session")
 def mypy(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Runs a project's own mypy; what it has read of the libraries, the next project's
-    need not read again.
+    """Runs a project's own mypy.
+
+    All projects share a cache, so mypy reads each library only once.
     """
 
     def mypy(
         folder: Path, *options: str | Path, platform: str = "linux", status: int = 0
     ) -> str:
         cache = tmp_path_factory.getbasetemp() / f"mypy-{platform}"
-        return run(
-            folder,
-            tool(folder, "mypy"),
-            "--platform",
-            platform,
-            "--cache-dir",
-            cache,
-            *options,
-            status=status,
-        )
+        common = ("--platform", platform, "--cache-dir", cache)
+        return run(folder, tool(folder, "mypy"), *common, *options, status=status)
 
     return mypy
 
 
 @PROJECTS
-def test_the_projects_own_tests_pass_and_cover_it(
+def test_the_tests_of_a_project_pass_and_cover_its_code(
     project: Project, run: Run, starter: str, mode: str
 ) -> None:
     folder = project(starter, mode)
-    told = run(
-        folder,
-        tool(folder, "pytest"),
-        "-q",
-        "--cov",
-        REQUIRE_SERVERS="1" if sys.platform == "linux" else "",
-    )
-    assert re.search(r"\d+ passed", told)
-    assert "warning" not in told.splitlines()[-1]
+    require_servers = "1" if sys.platform == "linux" else ""
+    command = (tool(folder, "pytest"), "-q", "--cov")
+    output = run(folder, *command, REQUIRE_SERVERS=require_servers)
+    assert re.search(r"\d+ passed", output)
+    assert "warning" not in output.splitlines()[-1]
 
 
 @PROJECTS
-def test_ruff_has_nothing_to_say(
+def test_ruff_finds_nothing(
     project: Project, run: Run, starter: str, mode: str
 ) -> None:
     folder = project(starter, mode)
@@ -77,35 +76,29 @@ def test_ruff_has_nothing_to_say(
 
 
 @PROJECTS
-def test_mypy_has_nothing_to_say(
+def test_mypy_finds_nothing(
     project: Project, mypy: Callable[..., str], starter: str, mode: str
 ) -> None:
     mypy(project(starter, mode))
 
 
-@pytest.mark.parametrize(
-    "starter",
-    [
-        pytest.param(name, marks=pytest.mark.xdist_group(f"{name}-strict"), id=name)
-        for name in STARTERS
-    ],
-)
-def test_nothing_is_called_that_windows_does_not_have(
-    project: Project, mypy: Callable[..., str], starter: str
+@STRICT_PROJECTS
+def test_no_function_is_called_that_windows_lacks(
+    project: Project, mypy: Callable[..., str], starter: str, mode: str
 ) -> None:
-    mypy(project(starter, "strict"), platform="win32")
+    mypy(project(starter, mode), platform="win32")
 
 
 @pytest.mark.xdist_group("api_client-auto")
-def test_a_call_that_windows_does_not_have_is_found(
+def test_mypy_finds_a_call_of_a_function_that_windows_lacks(
     project: Project, mypy: Callable[..., str], tmp_path: Path
 ) -> None:
     folder = project("api_client", "auto")
     culprit = tmp_path / "culprit.py"
     culprit.write_text("import os\n\nos.mkfifo('pipe')\n", encoding="utf-8")
-    config = ("--config-file", folder / "pyproject.toml", culprit)
-    mypy(folder, *config)
-    assert "culprit.py:3" in mypy(folder, *config, platform="win32", status=1)
+    options = ("--config-file", folder / "pyproject.toml", culprit)
+    mypy(folder, *options)
+    assert "culprit.py:3" in mypy(folder, *options, platform="win32", status=1)
 
 
 @pytest.mark.xdist_group("api_client-auto")
@@ -114,35 +107,30 @@ def test_mypy_finds_a_forgotten_await(
 ) -> None:
     folder = project("api_client", "auto")
     culprit = tmp_path / "culprit.py"
-    culprit.write_text(
-        "async def save() -> bool: return True\nasync def main() -> None:\n    save()\n    if save(): pass\n",  # noqa: E501
-        encoding="utf-8",
-    )
-    told = mypy(folder, "--config-file", folder / "pyproject.toml", culprit, status=1)
-    assert "culprit.py:3" in told
-    assert "culprit.py:4" in told
+    culprit.write_text(FORGOTTEN_AWAITS, encoding="utf-8")
+    options = ("--config-file", folder / "pyproject.toml", culprit)
+    output = mypy(folder, *options, status=1)
+    assert "culprit.py:3" in output
+    assert "culprit.py:4" in output
 
 
 @pytest.mark.xdist_group("api_client-auto")
-def test_a_failing_test_fails_the_project_and_is_shown(
-    project: Project, run: Run
-) -> None:
+def test_a_failing_test_of_a_project_is_shown(project: Project, run: Run) -> None:
     folder = project("api_client", "auto")
-    planted = folder / "tests" / "test_planted.py"
-    planted.write_text(
-        "def test_no() -> None:\n    assert 'planted' == 'red'\n", encoding="utf-8"
-    )
+    failing = folder / "tests" / "test_failing.py"
+    text = "def test_it_fails() -> None:\n    assert 'one' == 'other'\n"
+    failing.write_text(text, encoding="utf-8")
     try:
-        with pytest.raises(pytest.fail.Exception, match="'planted' == 'red'"):
-            run(folder, tool(folder, "pytest"), "-q", planted)
+        with pytest.raises(pytest.fail.Exception, match="'one' == 'other'"):
+            run(folder, tool(folder, "pytest"), "-q", failing)
     finally:
-        planted.unlink()
+        failing.unlink()
 
 
 @pytest.mark.xdist_group("longest")
 @pytest.mark.parametrize("starter", STARTERS)
 @pytest.mark.parametrize("mode", MODES)
-def test_the_longest_names_are_lint_clean_too(
+def test_ruff_finds_nothing_with_the_longest_answers(
     render: Render, run: Run, starter: str, mode: str
 ) -> None:
     long = {
@@ -157,30 +145,24 @@ def test_the_longest_names_are_lint_clean_too(
 
 
 @pytest.mark.xdist_group("two commands")
-def test_the_two_commands_of_a_projects_readme(
+def test_the_two_commands_of_a_projects_readme_work(
     render: Render, run: Run, uv: str
 ) -> None:
     folder = render(project_name="Two Commands")
     readme = (folder / "README.md").read_text(encoding="utf-8")
-    commands = re.findall(
-        r"^uv run .*$", readme.partition("## The program")[0], re.MULTILINE
-    )
+    first_part = readme.partition("## The program")[0]
+    commands = re.findall(r"^uv run .*$", first_part, re.MULTILINE)
     assert commands == ["uv run two-commands --help", "uv run pytest"]
     for command in commands:
         run(folder, uv, *command.split()[1:], UV_PYTHON=sys.executable)
 
 
 @pytest.mark.xdist_group("two commands")
-def test_without_uv_pip_is_enough(render: Render, run: Run) -> None:
+def test_a_project_can_be_installed_with_pip_alone(render: Render, run: Run) -> None:
     folder = render(project_name="Plain Pip")
     run(folder, sys.executable, "-m", "venv", ".venv")
-    pip = (
-        tool(folder, "python"),
-        "-m",
-        "pip",
-        "--quiet",
-        "--disable-pip-version-check",
-    )
+    python = tool(folder, "python")
+    pip = (python, "-m", "pip", "--quiet", "--disable-pip-version-check")
     run(folder, *pip, "install", "--upgrade", "pip>=25.1")
     run(folder, *pip, "install", "-e", ".", "--group", "dev")
     run(folder, tool(folder, "plain-pip"), "--help")
@@ -201,7 +183,7 @@ def test_every_command_in_agents_md_works(render: Render, run: Run, uv: str) -> 
 
 
 @pytest.mark.parametrize("version", pythons.supported())
-def test_the_default_project_is_green_on_every_python_here(
+def test_the_default_project_passes_on_every_python_of_this_machine(
     render: Render, run: Run, uv: str, version: str
 ) -> None:
     python = pythons.find(version)
@@ -212,7 +194,7 @@ def test_the_default_project_is_green_on_every_python_here(
     run(folder, uv, "run", "--python", python, "pytest", "-q")
 
 
-def test_the_pythons_that_must_be_here_are_found() -> None:
+def test_the_required_pythons_are_found() -> None:
     assert pythons.found()
     for version in pythons.required():
         assert pythons.find(version), f"no Python {version} on this machine"

@@ -1,4 +1,4 @@
-"""The questions, their texts, the starters and the README's tables fit together."""
+"""The questions, their texts, the starters and the README's tables agree."""
 
 import re
 
@@ -27,20 +27,21 @@ REQUIRED_FILES = {
 
 
 def files_of(starter: str) -> dict[str, str]:
-    """Return the files of a starter's folder: name and text."""
+    """Return the texts of the files in a starter's folder, by their paths."""
     folder = TEMPLATES / starter
-    return {
-        path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
-        for path in folder.rglob("*")
-        if path.is_file() and "cache" not in str(path.relative_to(folder))
-    }
+    files = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and "cache" not in name:
+            files[name] = path.read_text(encoding="utf-8")
+    return files
 
 
 def test_there_are_at_most_nine_questions() -> None:
     assert len(PUBLIC) <= 9
 
 
-def test_every_question_has_a_text_and_every_choice_says_what_you_get() -> None:
+def test_every_question_and_every_choice_has_a_text() -> None:
     prompts = QUESTIONS["__prompts__"]
     assert list(prompts) == PUBLIC
     for name in PUBLIC:
@@ -48,7 +49,7 @@ def test_every_question_has_a_text_and_every_choice_says_what_you_get() -> None:
             assert list(prompts[name]) == ["__prompt__", *QUESTIONS[name]]
 
 
-def test_every_starter_folder_is_a_choice_and_every_choice_a_folder() -> None:
+def test_the_choices_are_the_folders_of_the_starters() -> None:
     folders = {path.parent.name for path in TEMPLATE.glob("templates/*/app.py")}
     assert folders == set(STARTERS), (
         "cookiecutter.json must name each folder of templates/, in `starter` and in "
@@ -56,20 +57,19 @@ def test_every_starter_folder_is_a_choice_and_every_choice_a_folder() -> None:
     )
 
 
-def test_the_common_names_let_a_users_config_fill_them() -> None:
-    assert {"full_name", "email", "project_name", "project_slug", "license"} <= set(
-        PUBLIC
-    )
+def test_common_questions_have_the_names_that_users_configure() -> None:
+    common = {"full_name", "email", "project_name", "project_slug", "license"}
+    assert common <= set(PUBLIC)
 
 
 @EACH_STARTER
-def test_a_starter_is_a_package_with_tests(starter: str) -> None:
+def test_a_starter_has_the_required_files(starter: str) -> None:
     missing = REQUIRED_FILES - set(files_of(starter))
     assert not missing, f"templates/{starter} needs {sorted(missing)}"
 
 
 @EACH_STARTER
-def test_a_starters_init_is_the_same_everywhere(starter: str) -> None:
+def test_all_starters_have_the_same_init_file(starter: str) -> None:
     expected = files_of(STARTERS[0])["__init__.py"]
     assert files_of(starter)["__init__.py"] == expected
 
@@ -86,27 +86,27 @@ def test_every_file_of_a_starter_has_a_stub_in_the_project(starter: str) -> None
 
 @EACH_STARTER
 def test_no_file_of_a_starter_overwrites_another(starter: str) -> None:
-    of_every_project = {path.name for path in PACKAGE.iterdir()}
-    assert not of_every_project & set(local_extensions.modules_of(starter))
-    tests_of_every_project = {path.name for path in (PROJECT / "tests").iterdir()}
-    assert not tests_of_every_project & set(local_extensions.tests_of(starter))
+    common_modules = {path.name for path in PACKAGE.iterdir()}
+    assert not common_modules & set(local_extensions.modules_of(starter))
+    common_tests = {path.name for path in (PROJECT / "tests").iterdir()}
+    assert not common_tests & set(local_extensions.tests_of(starter))
     shared = {path.name for path in (TEMPLATES / "shared").glob("*.py")}
     own = {name for name in files_of(starter) if "/" not in name} - {"__init__.py"}
     assert not shared & own, "a shared module and a starter's own have the same name"
 
 
 @EACH_STARTER
-def test_a_starters_readme_names_every_file_it_adds(starter: str) -> None:
+def test_a_starters_readme_names_every_file_that_it_adds(starter: str) -> None:
     readme = files_of(starter)["README.md"]
-    for name in ["app.py", *local_extensions.modules_of(starter)]:
-        assert f"`{name}`" in readme, f"the README of {starter} does not name {name}"
-    for name in ["conftest.py", *local_extensions.tests_of(starter)]:
-        name = f"tests/{name}"
+    names = ["app.py", *local_extensions.modules_of(starter)]
+    for test in ["conftest.py", *local_extensions.tests_of(starter)]:
+        names.append(f"tests/{test}")
+    for name in names:
         assert f"`{name}`" in readme, f"the README of {starter} does not name {name}"
 
 
 @EACH_STARTER
-def test_a_starter_is_plain_text_without_a_placeholder(starter: str) -> None:
+def test_a_starter_contains_no_placeholder(starter: str) -> None:
     for name, text in files_of(starter).items():
         found = re.search(r"\{[{%#]", text)
         assert not found, f"{starter}/{name} contains {found}"
@@ -118,31 +118,31 @@ def test_a_starters_fixtures_do_not_hide_those_of_test_main(starter: str) -> Non
         r"^@pytest(?:_asyncio)?\.fixture.*\n(?:async )?def (\w+)", re.MULTILINE
     )
     test_main = (PROJECT / "tests" / "test_main.py").read_text(encoding="utf-8")
-    of_test_main = set(fixture.findall(test_main))
-    assert of_test_main == {"start"}
-    conftest = files_of(starter)["tests/conftest.py"]
-    assert not of_test_main & set(fixture.findall(conftest))
+    fixtures_of_test_main = set(fixture.findall(test_main))
+    assert fixtures_of_test_main == {"start"}
+    fixtures_of_starter = set(fixture.findall(files_of(starter)["tests/conftest.py"]))
+    assert not fixtures_of_test_main & fixtures_of_starter
 
 
 @EACH_STARTER
 def test_every_requirement_of_a_starter_has_a_lower_bound(starter: str) -> None:
+    title = re.compile(r"# (runtime|extra [a-z0-9-]+|group [a-z0-9-]+)")
     sections: dict[str, list[str]] = {}
     section: list[str] = []
     for line in files_of(starter)["requirements.txt"].splitlines():
         if line.startswith("#"):
-            assert re.fullmatch(
-                r"# (runtime|extra [a-z0-9-]+|group [a-z0-9-]+)", line
-            ), line
-            section = sections[line] = []
+            assert title.fullmatch(line), line
+            section = []
+            sections[line] = section
         elif line:
             assert ">=" in line, line
-            assert '"' not in line, f"write markers with '...', not with quotes: {line}"
+            assert '"' not in line, f"use single quotes in markers: {line}"
             section.append(line)
     assert sections
     assert all(sections.values())
 
 
-def test_the_readmes_options_table_is_cookiecutter_json() -> None:
+def test_the_table_of_questions_in_the_readme_is_that_of_cookiecutter_json() -> None:
     readme = (TEMPLATE / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| (.+?) \|", readme, re.MULTILINE)
     assert [name for name, _ in rows] == PUBLIC
@@ -154,7 +154,7 @@ def test_the_readmes_options_table_is_cookiecutter_json() -> None:
             assert values == f"`{default}`", name
 
 
-def test_the_readmes_table_of_starters_has_a_row_for_each() -> None:
+def test_the_table_of_starters_in_the_readme_has_a_row_for_each() -> None:
     readme = (TEMPLATE / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| \*\*`(\w+)`\*\* \|", readme, re.MULTILINE)
     assert rows == STARTERS, (

@@ -1,6 +1,6 @@
-"""An answer that cannot give a working project is refused in one line, at once.
+"""An answer that cannot give a working project is refused at once, in one line.
 
-Nothing is left on disk, whichever way the answer is given.
+A refused answer leaves nothing on the disk, however it was given.
 """
 
 import json
@@ -13,14 +13,15 @@ import pytest
 from cookiecutter.main import cookiecutter
 
 from local_extensions import TAKEN_NAMES, RefusedError, package_name
-from tools import outside
+from tools import user_environment
 
 from .conftest import STARTERS, TEMPLATE, Run
 from .typed import typed
 
 pytestmark = pytest.mark.quick
 
-SLUG, LONG = "project_slug", "x" * 300
+SLUG = "project_slug"
+LONG = "x" * 300
 REFUSED = [
     ("project_name", "", "empty"),
     ("project_name", "   ", "empty"),
@@ -56,7 +57,7 @@ REFUSED = [
     (SLUG, "a/b", "distribution"),
     (SLUG, "a/b/../../../c", "distribution"),
     (SLUG, "a\\b", "distribution"),
-    (SLUG, "/tmp/x", "distribution"),  # noqa: S108  # never made: that is the point
+    (SLUG, "/tmp/x", "distribution"),  # noqa: S108 - it is never created
     (SLUG, "C:x", "distribution"),
     (SLUG, "~", "distribution"),
     (SLUG, "dot.", "distribution"),
@@ -89,7 +90,7 @@ REFUSED = [
 @pytest.mark.parametrize(
     ("answer", "value", "rule"), REFUSED, ids=lambda text: repr(text)[:24]
 )
-def test_a_bad_answer_is_refused_in_one_line_and_leaves_nothing(
+def test_a_bad_answer_is_refused_in_one_line_and_leaves_nothing_on_disk(
     answer: str,
     value: str,
     rule: str,
@@ -166,7 +167,7 @@ def test_the_slug_derived_from_any_name_is_valid(name: str, tmp_path: Path) -> N
     assert f"# {name}\n" in (made / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_suggested_slug_is_itself_accepted() -> None:
+def test_a_suggested_slug_is_accepted() -> None:
     slugs = [value for answer, value, _ in REFUSED if answer == SLUG]
     for slug in slugs:
         with pytest.raises(RefusedError) as refused:
@@ -182,7 +183,7 @@ def cookiecutter_command(*arguments: str | Path) -> list[str]:
 def test_the_command_line_prints_one_line_and_exits_with_1(tmp_path: Path) -> None:
     done = subprocess.run(
         cookiecutter_command("--no-input", "-o", tmp_path, TEMPLATE, f"{SLUG}=json"),
-        env=outside(),
+        env=user_environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -199,18 +200,20 @@ def test_the_command_line_prints_one_line_and_exits_with_1(tmp_path: Path) -> No
 def test_a_bad_answer_is_refused_before_the_next_question(tmp_path: Path) -> None:
     done = subprocess.run(
         cookiecutter_command("-o", tmp_path / "made", TEMPLATE),
-        env=outside(TERM="dumb", HOME=str(tmp_path), USERPROFILE=str(tmp_path)),
+        env=user_environment(
+            TERM="dumb", HOME=str(tmp_path), USERPROFILE=str(tmp_path)
+        ),
         input="My Project\njson\n",
         capture_output=True,
         text=True,
         check=False,
     )
-    said = done.stdout + done.stderr
+    output = done.stdout + done.stderr
     assert done.returncode == 1
-    assert "[2/9]" in said
-    assert "[3/9]" not in said
-    assert said.count("Refused: project_slug 'json'") == 1
-    assert "Traceback" not in said
+    assert "[2/9]" in output
+    assert "[3/9]" not in output
+    assert output.count("Refused: project_slug 'json'") == 1
+    assert "Traceback" not in output
     assert not (tmp_path / "made").exists()
 
 
@@ -227,7 +230,7 @@ def test_cruft_refuses_the_same_answers_in_one_line(
             *("--no-input", "--extra-context", context),
         ],
         cwd=tmp_path / "project",
-        env=outside(),
+        env=user_environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -240,10 +243,10 @@ def test_cruft_refuses_the_same_answers_in_one_line(
     assert [path.name for path in (tmp_path / "project").iterdir()] == [".git"]
 
 
-def test_output_without_a_reader_does_not_cost_the_project(tmp_path: Path) -> None:
+def test_a_render_succeeds_if_its_output_has_no_reader(tmp_path: Path) -> None:
     with subprocess.Popen(
         cookiecutter_command("--no-input", "-o", tmp_path, TEMPLATE),
-        env=outside(),
+        env=user_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
@@ -255,7 +258,7 @@ def test_output_without_a_reader_does_not_cost_the_project(tmp_path: Path) -> No
     assert (tmp_path / "my-async-project" / "README.md").exists()
 
 
-def test_a_refusal_leaves_an_existing_project_as_it_is(tmp_path: Path) -> None:
+def test_a_refused_answer_does_not_change_an_existing_project(tmp_path: Path) -> None:
     made = Path(cookiecutter(str(TEMPLATE), no_input=True, output_dir=str(tmp_path)))
     before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
     with pytest.raises(RefusedError):
@@ -270,10 +273,12 @@ def test_a_refusal_leaves_an_existing_project_as_it_is(tmp_path: Path) -> None:
     assert before == after
 
 
-def test_the_names_that_projects_install_are_all_taken() -> None:
+def test_the_names_of_all_requirements_are_taken() -> None:
     pyproject = TEMPLATE / "{{cookiecutter.project_slug}}" / "pyproject.toml"
-    lines = pyproject.read_text(encoding="utf-8").splitlines()
-    lines = [line.strip(' ",') for line in lines if line.startswith('    "')]
+    lines = []
+    for line in pyproject.read_text(encoding="utf-8").splitlines():
+        if line.startswith('    "'):
+            lines.append(line.strip(' ",'))
     for starter in STARTERS:
         requirements = TEMPLATE / "templates" / starter / "requirements.txt"
         lines += requirements.read_text(encoding="utf-8").splitlines()
@@ -302,7 +307,7 @@ def test_hooks_import_only_os_and_are_short() -> None:
         assert re.findall(r"^ *(?:import|from) .*", text, re.MULTILINE) == ["import os"]
 
 
-def test_a_bad_answer_is_refused_without_hooks_too(tmp_path: Path) -> None:
+def test_a_bad_answer_is_refused_without_hooks(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="Refused: email 'nobody'"):
         cookiecutter(
             str(TEMPLATE),
@@ -334,17 +339,18 @@ def test_a_bad_answer_is_refused_without_hooks_too(tmp_path: Path) -> None:
 def test_an_edited_replay_file_is_refused(
     edit: dict[str, str], reason: str, tmp_path: Path
 ) -> None:
-    home = outside(HOME=str(tmp_path / "home"), USERPROFILE=str(tmp_path / "home"))
-    made = cookiecutter_command("-o", tmp_path / "made", "--no-input", TEMPLATE)
-    subprocess.run(made, env=home, check=True, stderr=subprocess.DEVNULL)
-    (replay,) = (tmp_path / "home").rglob("*.json")
+    home = tmp_path / "home"
+    environment = user_environment(HOME=str(home), USERPROFILE=str(home))
+    command = cookiecutter_command("-o", tmp_path / "made", "--no-input", TEMPLATE)
+    subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
+    (replay,) = home.rglob("*.json")
     context = json.loads(replay.read_text(encoding="utf-8"))
     context["cookiecutter"] |= edit
     replay.write_text(json.dumps(context), encoding="utf-8")
 
     done = subprocess.run(
         cookiecutter_command("-o", tmp_path / "again", "--replay", TEMPLATE),
-        env=home,
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
@@ -354,12 +360,12 @@ def test_an_edited_replay_file_is_refused(
     assert list((tmp_path / "again").iterdir()) == []
 
 
-def test_hooks_leave_no_copies_of_themselves_behind(tmp_path: Path) -> None:
+def test_hooks_leave_no_temporary_files(tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     subprocess.run(
         cookiecutter_command("--no-input", "-o", tmp_path, TEMPLATE),
-        env=outside(TMPDIR=str(temporary), TEMP=str(temporary)),
+        env=user_environment(TMPDIR=str(temporary), TEMP=str(temporary)),
         check=True,
         stderr=subprocess.DEVNULL,
     )

@@ -1,4 +1,4 @@
-"""What a release needs: notes that fit its tag, and an example of every starter."""
+"""A release has notes that belong to its tag, and an example of every starter."""
 
 import sys
 from pathlib import Path
@@ -11,33 +11,47 @@ from .conftest import STARTERS, TEMPLATE, Render, Run
 
 pytestmark = pytest.mark.quick
 
-CHANGELOG = "# Changelog\n\n## [Unreleased]\n\n## [1.2.0] - 2026-12-01\n\n### Added\n\n- News.\n\n## [1.1.0]\n\n- Old.\n"  # noqa: E501
+CHANGELOG = """# Changelog
+
+## [Unreleased]
+
+## [1.2.0] - 2026-12-01
+
+### Added
+
+- News.
+
+## [1.1.0]
+
+- Old.
+"""
 
 
-def test_the_notes_of_a_release_are_its_section_of_the_changelog() -> None:
+def test_the_notes_of_a_release_are_its_section_in_the_changelog() -> None:
     assert notes("v1.2.0", CHANGELOG, "1.2.0") == "### Added\n\n- News."
     assert notes("v1.1.0", CHANGELOG, "1.1.0") == "- Old."
 
 
 @pytest.mark.parametrize(
-    ("tag", "version", "why"),
+    ("tag", "version", "reason"),
     [
         ("1.2.0", "1.2.0", "not of the form"),
         ("v1.2", "1.2", "not of the form"),
         ("v1.2.0", "1.1.0", "not the _version"),
-        ("v1.3.0", "1.3.0", "tells nothing"),
+        ("v1.3.0", "1.3.0", "has no section"),
     ],
 )
-def test_what_does_not_fit_is_refused(tag: str, version: str, why: str) -> None:
-    with pytest.raises(ValueError, match=why):
+def test_a_tag_that_is_not_the_version_is_refused(
+    tag: str, version: str, reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason):
         notes(tag, CHANGELOG, version)
 
 
-def test_a_refusal_is_one_line(run: Run) -> None:
-    told = run(
-        TEMPLATE, sys.executable, "-m", "tools.release_notes", "v0.0.0", status=1
-    )
-    assert told.count("\n") == 1
+def test_a_refused_tag_prints_one_line(run: Run) -> None:
+    command = (sys.executable, "-m", "tools.release_notes", "v0.0.0")
+    output = run(TEMPLATE, *command, status=1)
+    assert output.count("\n") == 1
 
 
 def test_the_examples_are_one_project_of_every_starter(
@@ -45,17 +59,24 @@ def test_the_examples_are_one_project_of_every_starter(
 ) -> None:
     run(TEMPLATE, sys.executable, "-m", "tools.examples", tmp_path / "examples")
     names = [f"example-{starter.replace('_', '-')}" for starter in STARTERS]
-    assert sorted(path.name for path in (tmp_path / "examples").iterdir()) == sorted(
-        names
+    folders = [path.name for path in (tmp_path / "examples").iterdir()]
+    assert sorted(folders) == sorted(names)
+
+    starter = STARTERS[-1]
+    name = names[-1]
+    expected = render(
+        project_name=f"Example {starter}", project_slug=name, starter=starter
     )
-    example, last = tmp_path / "examples" / names[-1], STARTERS[-1]
-    same = render(project_name=f"Example {last}", project_slug=names[-1], starter=last)
-    for path in filter(Path.is_file, same.rglob("*")):
-        assert (example / path.relative_to(same)).read_bytes() == path.read_bytes()
+    for path in expected.rglob("*"):
+        if path.is_file():
+            example = tmp_path / "examples" / name / path.relative_to(expected)
+            assert example.read_bytes() == path.read_bytes()
 
 
-def test_examples_never_go_where_something_is(tmp_path: Path, run: Run) -> None:
+def test_examples_are_not_put_into_a_folder_with_files(
+    tmp_path: Path, run: Run
+) -> None:
     (tmp_path / "mine.txt").touch()
-    told = run(TEMPLATE, sys.executable, "-m", "tools.examples", tmp_path, status=1)
-    assert "not an empty folder" in told
+    output = run(TEMPLATE, sys.executable, "-m", "tools.examples", tmp_path, status=1)
+    assert "not an empty folder" in output
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -1,6 +1,4 @@
-"""cruft keeps a project up to date: the tooling changes, and what the user has written
-stays.
-"""
+"""`cruft update` changes the tooling of a project, and keeps the user's work."""
 
 import os
 import re
@@ -11,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import WHO, Run
+from .conftest import AUTHOR, Run
 
 CRUFT = (sys.executable, "-m", "cruft")
 
 
 def commit(folder: Path, run: Run, message: str) -> None:
     run(folder, "git", "add", "-A")
-    run(folder, "git", *WHO, "commit", "-qm", message)
+    run(folder, "git", *AUTHOR, "commit", "-qm", message)
 
 
 def replace(path: Path, old: str, new: str) -> None:
@@ -28,7 +26,7 @@ def replace(path: Path, old: str, new: str) -> None:
 
 
 @pytest.mark.xdist_group("update")
-def test_an_update_brings_the_tooling_and_leaves_the_users_work(
+def test_an_update_changes_the_tooling_and_keeps_the_users_work(
     repository: Path, tmp_path: Path, run: Run, uv: str
 ) -> None:
     template = tmp_path / "async-template"
@@ -38,45 +36,34 @@ def test_an_update_brings_the_tooling_and_leaves_the_users_work(
     run(tmp_path, *CRUFT, "create", template, "--checkout", "v1.0.0", "--no-input")
     project = tmp_path / "my-async-project"
     run(project, "git", "init", "-q", "-b", "main")
-    commit(project, run, "The project as it came")
+    commit(project, run, "The project as it was created")
     app = project / "src/my_async_project/app.py"
     replace(app, "Print cat facts", "Print my own facts")
-    (project / "src/my_async_project/mine.py").write_text(
-        "MINE = 1\n", encoding="utf-8"
-    )
-    (project / "tests/test_mine.py").write_text(
-        "def test_mine() -> None: ...\n", encoding="utf-8"
-    )
-    replace(project / "README.md", "# My Async Project", "# Mine")
-    replace(
-        project / "pyproject.toml", '"rich>=15",', '"rich>=15",\n    "humanize>=4",'
-    )
+    module = project / "src/my_async_project/mine.py"
+    module.write_text("MINE = 1\n", encoding="utf-8")
+    test = project / "tests/test_mine.py"
+    test.write_text("def test_mine() -> None: ...\n", encoding="utf-8")
+    readme = project / "README.md"
+    replace(readme, "# My Async Project", "# Mine")
+    pyproject = project / "pyproject.toml"
+    replace(pyproject, '"rich>=15",', '"rich>=15",\n    "humanize>=4",')
     commit(project, run, "My work")
-    mine = {
-        p: p.read_bytes()
-        for p in [app, *project.rglob("*mine.py"), project / "README.md"]
-    }
-    assert len(mine) == 4
+    before = {path: path.read_bytes() for path in (app, module, test, readme)}
 
     inner = template / "{{cookiecutter.project_slug}}"
-    replace(
-        inner / ".github/workflows/ci.yml", "timeout-minutes: 15", "timeout-minutes: 16"
-    )
+    workflow = inner / ".github/workflows/ci.yml"
+    replace(workflow, "timeout-minutes: 15", "timeout-minutes: 16")
     replace(inner / "pyproject.toml", '"pytest-cov>=7",', '"pytest-cov>=7.0.0",')
     replace(inner / "README.md", "## Test, lint, types", "## Test, lint and types")
-    replace(
-        template / "templates/api_client/app.py",
-        "Print cat facts",
-        "Print facts about cats",
-    )
-    commit(template, run, "News")
+    starter = template / "templates/api_client/app.py"
+    replace(starter, "Print cat facts", "Print facts about cats")
+    commit(template, run, "The new version")
     run(template, "git", "tag", "v1.1.0")
 
-    assert "out of date" in run(
-        project, *CRUFT, "check", "--checkout", "v1.1.0", status=1
-    )
+    check = (*CRUFT, "check", "--checkout", "v1.1.0")
+    assert "out of date" in run(project, *check, status=1)
     run(project, *CRUFT, "update", "--skip-apply-ask", "--checkout", "v1.1.0")
-    run(project, *CRUFT, "check", "--checkout", "v1.1.0")
+    run(project, *check)
 
     changed = run(project, "git", "diff", "--name-only", "HEAD").split()
     assert sorted(changed) == [
@@ -84,19 +71,20 @@ def test_an_update_brings_the_tooling_and_leaves_the_users_work(
         ".github/workflows/ci.yml",
         "pyproject.toml",
     ]
-    assert mine == {path: path.read_bytes() for path in mine}
+    for path, content in before.items():
+        assert path.read_bytes() == content, path
     assert not list(project.rglob("*.rej"))
-    pyproject = (project / "pyproject.toml").read_text(encoding="utf-8")
-    assert '"pytest-cov>=7.0.0"' in pyproject
-    assert '"humanize>=4"' in pyproject
+    text = pyproject.read_text(encoding="utf-8")
+    assert '"pytest-cov>=7.0.0"' in text
+    assert '"humanize>=4"' in text
     run(project, uv, "run", "--python", sys.executable, "pytest", "-q")
 
 
 @pytest.mark.xdist_group("update")
-def test_an_update_leaves_the_starters_modules_alone(
+def test_an_update_does_not_touch_the_starters_modules(
     repository: Path, tmp_path: Path, run: Run
 ) -> None:
-    """A module that the new version adds, changes or removes is not the project's."""
+    """The new version of the starter has added, changed and removed modules."""
     template = tmp_path / "async-template"
     shutil.copytree(repository, template)
     starter = template / "templates" / "chat"
@@ -143,27 +131,30 @@ def test_an_update_leaves_the_starters_modules_alone(
 def test_an_update_works_when_the_extension_gains_or_loses_a_filter(
     change: str, repository: Path, tmp_path: Path, run: Run
 ) -> None:
-    """cruft renders both versions in one process: cruft/cruft#253."""
+    """cruft renders both versions in one process.
+
+    See https://github.com/cruft/cruft/issues/253.
+    """
     template = tmp_path / "async-template"
     shutil.copytree(repository, template)
     extension = template / "local_extensions.py"
     agents = template / "{{cookiecutter.project_slug}}" / "AGENTS.md"
-    texts = {
-        "without": (extension.read_text("utf-8"), agents.read_text("utf-8")),
-        "with": (
-            extension.read_text("utf-8").replace(
-                '"check_all": check_all,', '"check_all": check_all, "shout": str.upper,'
-            ),
-            agents.read_text("utf-8") + "\n{{ cookiecutter.project_name | shout }}\n",
+    without_filter = {path: path.read_text("utf-8") for path in (extension, agents)}
+    with_filter = {
+        extension: without_filter[extension].replace(
+            '"check_all": check_all,', '"check_all": check_all, "shout": str.upper,'
         ),
+        agents: without_filter[agents] + "\n{{ cookiecutter.project_name | shout }}\n",
     }
-    versions = ["without", "with"] if change == "gains" else ["with", "without"]
+    versions = [without_filter, with_filter]
+    if change == "loses":
+        versions.reverse()
     for number, version in enumerate(versions):
-        extension.write_text(texts[version][0], encoding="utf-8")
-        agents.write_text(texts[version][1], encoding="utf-8")
-        # The first commit may change nothing.
+        for path, text in version.items():
+            path.write_text(text, encoding="utf-8")
+        # Each version needs a difference, or git refuses the commit.
         (template / "CHANGELOG.md").write_text(f"# {number}\n", encoding="utf-8")
-        commit(template, run, f"{version} the filter")
+        commit(template, run, f"Version {number}")
         run(template, "git", "tag", f"v{number}")
 
     create = (*CRUFT, "create", template, "--checkout", "v0", "--no-input")
@@ -177,18 +168,15 @@ def test_an_update_works_when_the_extension_gains_or_loses_a_filter(
     assert (last_line == "MY ASYNC PROJECT") == (change == "gains")
 
 
-def test_the_project_records_where_it_came_from(
+def test_a_project_records_the_version_of_the_template(
     repository: Path, tmp_path: Path, run: Run
 ) -> None:
     run(tmp_path, *CRUFT, "create", repository, "--no-input")
-    recorded = (tmp_path / "my-async-project" / ".cruft.json").read_text(
-        encoding="utf-8"
-    )
+    project = tmp_path / "my-async-project"
+    recorded = (project / ".cruft.json").read_text(encoding="utf-8")
     assert re.search(r'"commit": "[0-9a-f]{40}"', recorded)
     assert '"asyncio_mode": "auto"' in recorded
-    pyproject = (tmp_path / "my-async-project" / "pyproject.toml").read_text(
-        encoding="utf-8"
-    )
+    pyproject = (project / "pyproject.toml").read_text(encoding="utf-8")
     assert re.match(r"# Made by async-template \d+\.\d+\.\d+: https://", pyproject)
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"],

@@ -1,6 +1,4 @@
-"""The workflows, ours and the projects': they parse, they are pinned, and the auditors
-find nothing.
-"""
+"""The workflows of the template and of the projects are pinned, limited and audited."""
 
 import re
 import shutil
@@ -15,37 +13,36 @@ from .conftest import QUESTIONS, TEMPLATE, Render, Run
 
 pytestmark = pytest.mark.quick
 
-WORKFLOWS = sorted((TEMPLATE / ".github" / "workflows").glob("*.yml"))
 
-
-@pytest.fixture(scope="module", params=["ours", *QUESTIONS["python_version"]])
+@pytest.fixture(scope="module", params=["template", *QUESTIONS["python_version"]])
 def repository(request: pytest.FixtureRequest, render: Render) -> Path:
-    return TEMPLATE if request.param == "ours" else render(python_version=request.param)
+    """The template, or a project for one of the Python versions."""
+    if request.param == "template":
+        return TEMPLATE
+    return render(python_version=request.param)
 
 
-def workflows(repository: Path) -> dict[str, Any]:
+def workflows(repository: Path) -> list[Path]:
+    """Return the files of the workflows of a repository."""
     found = sorted((repository / ".github" / "workflows").glob("*.yml"))
     assert found
-    return {
-        path.read_text(encoding="utf-8"): yaml.safe_load(
-            path.read_text(encoding="utf-8")
-        )
-        for path in found
-    }
+    return found
 
 
-def test_every_action_is_pinned_by_its_commit_and_says_its_version(
+def test_every_action_is_pinned_to_a_commit_and_names_its_version(
     repository: Path,
 ) -> None:
-    for text in workflows(repository):
+    for path in workflows(repository):
+        text = path.read_text(encoding="utf-8")
         for use in re.findall(r"uses: (.*)", text):
             assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v[0-9.]+", use), use
 
 
-def test_no_permission_is_given_by_default_and_every_job_has_an_end(
+def test_every_job_names_its_permissions_and_has_a_time_limit(
     repository: Path,
 ) -> None:
-    for workflow in workflows(repository).values():
+    for path in workflows(repository):
+        workflow: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         assert workflow["permissions"] == {}
         assert "concurrency" in workflow
         for job in workflow["jobs"].values():
@@ -53,10 +50,9 @@ def test_no_permission_is_given_by_default_and_every_job_has_an_end(
             assert job["permissions"]
 
 
-def test_every_expression_of_the_source_survives_rendering(render: Render) -> None:
-    source = (
-        TEMPLATE / "{{cookiecutter.project_slug}}/.github/workflows/ci.yml"
-    ).read_text(encoding="utf-8")
+def test_rendering_keeps_the_expressions_of_the_workflow(render: Render) -> None:
+    path = TEMPLATE / "{{cookiecutter.project_slug}}/.github/workflows/ci.yml"
+    source = path.read_text(encoding="utf-8")
     rendered = (render() / ".github/workflows/ci.yml").read_text(encoding="utf-8")
     expressions = re.findall(r"\$\{\{.*?\}\}", source)
     assert len(expressions) >= 3
@@ -65,35 +61,24 @@ def test_every_expression_of_the_source_survives_rendering(render: Render) -> No
 
 def test_zizmor_finds_nothing(repository: Path, run: Run) -> None:
     zizmor = Path(sys.executable).parent / "zizmor"
-    told = run(
-        repository,
-        zizmor,
-        "--offline",
-        "--no-progress",
-        "--persona",
-        "pedantic",
-        repository / ".github",
-    )
-    assert "No findings to report" in told
-    assert "ignored" not in told or "0 ignored" in told
+    options = ("--offline", "--no-progress", "--persona", "pedantic")
+    output = run(repository, zizmor, *options, repository / ".github")
+    assert "No findings to report" in output
+    assert "ignored" not in output or "0 ignored" in output
 
 
 def test_actionlint_finds_nothing(repository: Path, run: Run) -> None:
-    actionlint = shutil.which("actionlint") or shutil.which(
-        "actionlint", path=str(Path(sys.executable).parent)
-    )
+    beside_python = shutil.which("actionlint", path=str(Path(sys.executable).parent))
+    actionlint = shutil.which("actionlint") or beside_python
     if actionlint is None:
         pytest.skip("no actionlint on this machine")
-    run(
-        repository,
-        actionlint,
-        *sorted((repository / ".github" / "workflows").glob("*.yml")),
-    )
+    run(repository, actionlint, *workflows(repository))
 
 
-def test_dependabot_waits_before_it_proposes(repository: Path) -> None:
-    settings = yaml.safe_load(
-        (repository / ".github" / "dependabot.yml").read_text(encoding="utf-8")
-    )
+def test_dependabot_waits_a_week_before_it_proposes_a_version(
+    repository: Path,
+) -> None:
+    path = repository / ".github" / "dependabot.yml"
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     for update in settings["updates"]:
         assert update["cooldown"]["default-days"] >= 7

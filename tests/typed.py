@@ -1,15 +1,13 @@
-"""Answers as a person types them at the prompt."""
+"""Answers as if a person typed them at the prompt."""
 
 
 def typed(text: str) -> str:
-    """Give the ``extra_context`` value that arrives as exactly ``text``.
+    """Return the `extra_context` value that arrives as exactly `text`.
 
-    What comes as ``key=value`` or ``extra_context`` cookiecutter renders as Jinja; what
-    is typed at a prompt it does not. A Jinja string literal that holds the text,
-    escaped, renders to the text.
+    Cookiecutter renders the values of `extra_context` with Jinja, but not what is typed
+    at a prompt. So the value is a Jinja expression: a string literal that contains the
+    text in escaped form.
     """
-    return (
-        '{{ "'
-        + text.encode("unicode_escape", "surrogatepass").decode().replace('"', "\\x22")
-        + '" }}'
-    )
+    escaped = text.encode("unicode_escape", "surrogatepass").decode()
+    escaped = escaped.replace('"', "\\x22")
+    return f'{{{{ "{escaped}" }}}}'

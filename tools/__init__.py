@@ -1,5 +1,7 @@
-"""Commands that make what stands in the repository or goes with a release, and what
-they share.
+"""Commands for maintainers of the template, and the functions that they share.
+
+Each module of this package is a command, `uv run python -m tools.<name>`. The exception
+is `pythons`, which the tests use.
 """
 
 import os
@@ -10,46 +12,53 @@ from cookiecutter.main import cookiecutter
 
 TEMPLATE = Path(__file__).resolve().parents[1]
 
+# Variables that the tests and `uv run` set for themselves. In a project they would
+# select the wrong environment or the wrong options.
+NOT_INHERITED = (
+    "COVERAGE_",
+    "COV_",
+    "PYTEST_",
+    "PYTHONPATH",
+    "UV_PROJECT",
+    "UV_RUN_RECURSION_DEPTH",
+    "VIRTUAL_ENV",
+    # With it, each start of a program would compile all its imports again.
+    "PYTHONDONTWRITEBYTECODE",
+)
+
 
 def render(folder: Path, **answers: str) -> Path:
-    """Render a project into ``folder``, with the template's defaults for what is not
-    answered; return its folder.
+    """Render a project into `folder`, and return the folder of the project.
+
+    A question without an answer gets the template's default.
     """
     options = {"no_input": True, "default_config": True, "output_dir": str(folder)}
     return Path(cookiecutter(str(TEMPLATE), extra_context=answers, **options))
 
 
-def outside(**changes: str) -> dict[str, str]:
-    """The environment of a user's shell: nothing of this test run leaks into a
-    project's own.
+def user_environment(**changes: str) -> dict[str, str]:
+    """Return the environment variables of a user's shell, with some changes.
+
+    It is the environment of this process without the variables of a test run.
     """
-    ours = [
-        "PYTEST_",
-        "COV_",
-        "COVERAGE_",
-        "PYTHONPATH",
-        "VIRTUAL_ENV",
-        "UV_PROJECT",
-        "UV_RUN_RECURSION_DEPTH",
-    ]
-    ours.append(
-        "PYTHONDONTWRITEBYTECODE"
-    )  # each start would compile anew all that it imports
-    return {
-        k: v for k, v in os.environ.items() if not k.startswith(tuple(ours))
-    } | changes
+    environment = {}
+    for name, value in os.environ.items():
+        if not name.startswith(NOT_INHERITED):
+            environment[name] = value
+    return environment | changes
 
 
 def execute(
     folder: Path, *command: str | Path, **environment: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a command in a folder as from a user's shell; its stdout holds all that it
-    says.
+    """Run a command in a folder, as in a user's shell.
+
+    The time limit is 300 seconds. `stdout` of the result also contains stderr.
     """
     return subprocess.run(
         [str(part) for part in command],
         cwd=folder,
-        env=outside(**environment),
+        env=user_environment(**environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -61,7 +70,7 @@ def execute(
 
 
 def put_between(file: Path, begin: str, text: str, end: str) -> None:
-    """Replace what is between two markers in a file."""
+    """Replace the text between two markers in a file."""
     before, _, rest = file.read_text(encoding="utf-8").partition(begin)
-    after = rest.partition(end)[2]
+    _, _, after = rest.partition(end)
     file.write_text(before + begin + text + end + after, encoding="utf-8")

@@ -1,9 +1,9 @@
-"""Render one project of every starter, to look at before you choose.
+"""Render one project of each starter, for readers who want to look before they choose.
 
     uv run python -m tools.examples FOLDER
 
-The release workflow puts them on the branch `examples`. FOLDER must not exist or be
-empty.
+FOLDER must be empty or not exist. The release workflow puts the projects on the branch
+`examples`.
 """
 
 import json
@@ -19,18 +19,15 @@ def main() -> None:
     folder = Path(sys.argv[1])
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         sys.exit(f"{folder} is not an empty folder")
-    for starter in json.loads(
-        (TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8")
-    )["starter"]:
-        slug = f"example-{starter.replace('_', '-')}"
-        print(
-            render(
-                folder,
-                project_name=f"Example {starter}",
-                project_slug=slug,
-                starter=starter,
-            )
+    questions = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
+    for starter in questions["starter"]:
+        project = render(
+            folder,
+            project_name=f"Example {starter}",
+            project_slug=f"example-{starter.replace('_', '-')}",
+            starter=starter,
         )
+        print(project)
 
 
 if __name__ == "__main__":

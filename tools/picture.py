@@ -1,9 +1,9 @@
-"""Make docs/run.svg: a real run in a new project, as a terminal shows it.
+"""Make docs/run.svg: the terminal during a real run in a new project.
 
     uv run python -m tools.picture
 
-Renders the default project, runs its suite, plants one bug (a task left running), and
-runs the suite again.
+Renders the default project, runs its suite, plants one bug (a task left running) and
+runs the test of the bug.
 """
 
 import os
@@ -18,6 +18,7 @@ from rich.text import Text
 
 from . import TEMPLATE, execute, render
 
+WIDTH = 96  # columns
 BUG = """import asyncio
 
 
@@ -29,39 +30,42 @@ async def poll() -> None:
 async def test_it_polls() -> None:
     asyncio.create_task(poll())
 """
+# Lines that differ from run to run.
+VARIABLE_LINES = re.compile(
+    r"(Using --randomly-seed|Using CPython|Creating virtual|Installed|Resolved|Built)"
+    r".*\n"
+)
 
 
-def shown(console: Console, folder: Path, *command: str) -> None:
-    """Run ``command`` and show it, and what it says, without what differs from machine
-    to machine.
+def run_and_show(console: Console, folder: Path, *command: str) -> None:
+    """Run a uv command, and print it and its output to the console.
+
+    Paths of this machine are replaced, and lines that differ from run to run are
+    removed.
     """
     done = execute(
-        folder, "uv", *command, COLUMNS="96", PY_COLORS="1", UV_PYTHON=sys.executable
+        folder,
+        *("uv", *command),
+        COLUMNS=str(WIDTH),
+        PY_COLORS="1",
+        UV_PYTHON=sys.executable,
     )
-    said = re.sub(
-        r"(Using --randomly-seed|Using CPython|Creating virtual|Installed|Resolved|Built).*\n",  # noqa: E501
-        "",
-        done.stdout,
-    )
+    output = VARIABLE_LINES.sub("", done.stdout)
+    output = output.replace(str(folder), ".")
+    output = output.replace(sys.base_prefix, "...")
     console.print(Text.assemble(("$ ", "bold green"), f"uv {' '.join(command)}"))
-    for ours, anybodys in (
-        (str(folder), "."),
-        (sys.base_prefix, "..."),
-    ):  # no path of this machine
-        said = said.replace(ours, anybodys)
-    console.print(Text.from_ansi(said.strip()), end="\n\n")
+    console.print(Text.from_ansi(output.strip()), end="\n\n")
 
 
 def main() -> None:
-    with open(os.devnull, "w") as nowhere, TemporaryDirectory() as out:
-        console = Console(record=True, width=96, file=nowhere, force_terminal=True)
+    with open(os.devnull, "w") as devnull, TemporaryDirectory() as out:
+        console = Console(record=True, width=WIDTH, file=devnull, force_terminal=True)
         folder = render(Path(out))
-        subprocess.run(
-            ["uv", "sync", "-q", "--python", sys.executable], cwd=folder, check=True
-        )
-        shown(console, folder, "run", "pytest", "-q")
+        sync = ["uv", "sync", "-q", "--python", sys.executable]
+        subprocess.run(sync, cwd=folder, check=True)
+        run_and_show(console, folder, "run", "pytest", "-q")
         (folder / "tests" / "test_poll.py").write_text(BUG, encoding="utf-8")
-        shown(console, folder, "run", "pytest", "-q", "tests/test_poll.py")
+        run_and_show(console, folder, "run", "pytest", "-q", "tests/test_poll.py")
         console.save_svg(str(TEMPLATE / "docs" / "run.svg"), title="a new project")
 
 

@@ -23,8 +23,8 @@ def supported() -> list[str]:
 def find(version: str) -> Path | None:
     """Return the interpreter of a version such as "3.12", or None if there is none.
 
-    It is on the path, or in pyenv, whose commands on the path work only for the
-    versions that the user has activated.
+    Looks on the path and in pyenv's folder. The commands that pyenv puts on the path
+    work only for the versions that are activated.
     """
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     candidates = [
@@ -57,6 +57,7 @@ def found() -> list[Path]:
 def required() -> list[str]:
     """Return the versions that must be found: those in REQUIRE_PYTHONS.
 
-    .ci/run names those that are installed, so that none is left out by mistake.
+    .ci/run sets the variable to the versions that are installed, so that none of them
+    is left out by mistake.
     """
     return os.environ.get("REQUIRE_PYTHONS", "").split()

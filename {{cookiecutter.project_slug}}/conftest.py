@@ -1,8 +1,8 @@
-"""The guards: rules that every test must follow, so that wrong async code fails it.
+"""The guards: rules for every test, so that wrong async code fails the test.
 
-This file connects them to pytest; each rule has its own module in guards/. The README,
-"The guards", says which bug each one finds and how a test opts out. Delete this file
-and guards/ to go back to plain pytest-asyncio.
+This file connects the guards to pytest; each rule has its own module in guards/. The
+README, "The guards", says which bug each one finds and how a test opts out. Delete this
+file and guards/ to go back to plain pytest-asyncio.
 """
 
 import gc
@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Watch the threads, loops, mocks and calls of everything from here on."""
+    """Start to watch threads, loops, mocks and blocking calls."""
     watchdog = Watchdog()
     watchdog.start()
     session.config.add_cleanup(watchdog.stop)
@@ -61,7 +61,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     resources.note_lines_of_clients(session.config.stash[PATCH])
-    # What has been imported stays. The collections after the tests leave it out.
+    # Imported modules stay in memory, so the garbage collections after the tests need
+    # not look at them.
     gc.collect()
     gc.freeze()
 
@@ -74,7 +75,7 @@ def pytest_enter_pdb() -> None:
     Watch.in_pdb = True
 
 
-# One test, from its setup to the verdict.
+# --- One test, from its setup to the verdict
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -88,7 +89,11 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any],
 ) -> Generator[None, object, object]:
-    """What a fixture of a wider scope starts belongs to it, not to the first test."""
+    """Let tasks and threads belong to the fixture that has started them.
+
+    This is for a fixture of a wider scope. Otherwise they would belong to the first
+    test that uses it.
+    """
     if fixturedef.scope == "function":
         return (yield)
     token = owner.set(None)
@@ -100,7 +105,7 @@ def pytest_fixture_setup(
 
 @pytest.fixture(autouse=True)
 def guards() -> Generator[None]:
-    """Set up before the test's other fixtures, and torn down after them."""
+    """Watch a test: set up before its other fixtures and torn down after them."""
     record = Record.current
     assert record is not None
     threads_before = set(threading.enumerate())
@@ -126,7 +131,7 @@ def pytest_runtest_call() -> Generator[None]:
 
 
 def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef[Any]) -> None:
-    """Report a fixture that gives a coroutine which no test has awaited."""
+    """Report a fixture whose value is a coroutine that no test has awaited."""
     cached = fixturedef.cached_result
     if cached is not None and inspect.iscoroutine(cached[0]):
         resources.report_if_never_awaited(cached[0])
@@ -141,8 +146,8 @@ def pytest_runtest_teardown(
     try:
         yield
     finally:
-        # The values of the fixtures are no longer needed. Whatever they have left open
-        # must show in this test, not in the next one.
+        # The values of the fixtures are no longer needed. What they have left open must
+        # be reported for this test, not for the next one.
         getattr(item, "funcargs", {}).clear()
         tasks.report_failed_tasks(record)
         # Fixtures of a wider scope may have been torn down too.
@@ -168,13 +173,13 @@ def pytest_runtest_protocol() -> Generator[None, object, object]:
     return result
 
 
-# What pytest prints.
+# --- The output of pytest
 
 
 def pytest_report_teststatus(
     report: pytest.TestReport,
 ) -> tuple[str, str, str] | None:
-    """Count a test once, when the guards have judged it."""
+    """Count a test once, after the verdict of the guards."""
     verdict = getattr(report, "guards", None)
     if verdict == "held back":
         return "", "", ""

@@ -1,7 +1,9 @@
-"""arq as a contestant of ../jobs.py: a worker, or a submitter that prints its seconds.
+"""Worker and submitter with arq, for ../jobs.py. The submitter prints its seconds.
 
-python jobs_arq.py worker PORT
-python jobs_arq.py submit PORT COUNT
+    python jobs_arq.py worker PORT
+    python jobs_arq.py submit PORT COUNT
+
+PORT is that of a Redis server.
 """
 
 import asyncio
@@ -14,8 +16,7 @@ from arq.connections import ArqRedis, RedisSettings
 from arq.worker import Worker
 
 CONCURRENCY = 32
-# Its default is 0.5 s. This is faster here.
-POLL_DELAY = 0.02  # seconds
+POLL_DELAY = 0.02  # seconds; faster here than arq's default of 0.5
 
 
 async def nothing(_context: Any, item: int) -> int:
@@ -23,7 +24,7 @@ async def nothing(_context: Any, item: int) -> int:
 
 
 async def submit(settings: RedisSettings, count: int) -> None:
-    """Do some tasks as a warm-up and then `count` tasks; print the seconds of these."""
+    """Do 100 tasks as a warm-up, then `count` tasks and time these."""
     pool = await create_pool(settings)
     await do(pool, 100)
     started = time.perf_counter()
@@ -62,5 +63,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.set_event_loop(asyncio.new_event_loop())  # arq expects one
+    # arq expects a current event loop.
+    asyncio.set_event_loop(asyncio.new_event_loop())
     main()

@@ -1,7 +1,9 @@
-"""Celery as a contestant of ../jobs.py: a worker, or a submitter that prints a time.
+"""Worker and submitter with Celery, for ../jobs.py. The submitter prints its seconds.
 
-python jobs_celery.py worker PORT
-python jobs_celery.py submit PORT COUNT
+    python jobs_celery.py worker PORT
+    python jobs_celery.py submit PORT COUNT
+
+PORT is that of a Redis server.
 """
 
 import sys
@@ -12,7 +14,7 @@ from celery import Celery, group
 URL = f"redis://127.0.0.1:{sys.argv[2]}"
 
 app = Celery("jobs", broker=URL, backend=URL)
-# As in `jobs`, a task whose worker dies is done by another one.
+# As in the starter, another worker does the task of a worker that has died.
 app.conf.update(task_acks_late=True, worker_prefetch_multiplier=4)
 
 

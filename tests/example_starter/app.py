@@ -14,7 +14,7 @@ async def main(name: str = "world", *, delay: float = 0.0) -> int:
     """Print a greeting after a delay.
 
     Args:
-        name: Who is greeted.
+        name: Name of the person to greet.
         delay: Time before the greeting, in seconds.
     """
     if delay < 0:

@@ -1,4 +1,4 @@
-"""A coroutine that is never awaited, returned by a sync fixture of a module."""
+"""A coroutine that is never awaited, returned by a sync fixture of scope module."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A task left running in a loop that tests share."""
+"""A task left running in a loop of scope session."""
 
 import asyncio
 

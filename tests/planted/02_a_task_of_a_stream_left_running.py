@@ -1,10 +1,10 @@
-"""A task left running: a handler of asyncio's streams."""
+"""A task left running: the handler of a connection of `asyncio.start_server()`."""
 
 import asyncio
 
 import pytest
 
-# And nothing else: cancelling such a task makes asyncio call its exception handler.
+# No other problem is reported: asyncio calls its exception handler for such a task.
 CULPRIT = (
     r"(?s)^(?!.*(lost error|Exception in callback))"
     r".*py:16: a task left running: .*in handle"

@@ -1,4 +1,4 @@
-"""A task left running that a plain thread has started."""
+"""A task left running that was started from a thread."""
 
 import asyncio
 import threading

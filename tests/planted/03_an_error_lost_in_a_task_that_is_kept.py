@@ -1,4 +1,4 @@
-"""An error lost in a background task that something still refers to."""
+"""An error lost in a background task to which a reference is left."""
 
 import asyncio
 

@@ -12,4 +12,4 @@ async def work() -> None:
 
 
 def test_it_works() -> None:
-    asyncio.run(import_module("app.planted").work())  # this file, as a module
+    asyncio.run(import_module("app.planted").work())

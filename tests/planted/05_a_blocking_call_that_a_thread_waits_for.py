@@ -1,4 +1,4 @@
-"""A blocking call in the package that a thread waits for, which must still end."""
+"""A blocking call in the package while a thread waits for the caller."""
 
 import queue
 import threading
@@ -21,4 +21,4 @@ async def work() -> None:
 
 @pytest.mark.asyncio
 async def test_it_works() -> None:
-    await import_module("app.planted").work()  # this file, as a module of the package
+    await import_module("app.planted").work()

@@ -14,4 +14,4 @@ async def work() -> None:
 
 @pytest.mark.asyncio
 async def test_it_works() -> None:
-    await import_module("app.planted").work()  # this file, as a module of the package
+    await import_module("app.planted").work()

@@ -1,4 +1,4 @@
-"""A server left open, aiohttp's."""
+"""A server left open: a test server of aiohttp."""
 
 import pytest
 from aiohttp import web

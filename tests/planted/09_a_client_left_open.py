@@ -1,4 +1,4 @@
-"""A connection left open, of a client of aiohttp."""
+"""A connection left open: a client session of aiohttp."""
 
 import aiohttp
 import pytest

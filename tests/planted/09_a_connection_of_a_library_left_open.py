@@ -1,4 +1,4 @@
-"""A connection left open that a library has opened in a task of its own."""
+"""A connection left open: a library has opened it in a task."""
 
 import asyncio
 import sys

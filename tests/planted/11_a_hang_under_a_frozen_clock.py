@@ -11,7 +11,7 @@ CULPRIT = r"py:27: no end after 0.3 s\n    await asyncio.Event\(\).wait\(\)"
 
 @pytest.fixture
 def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As freezegun does: replace the function in all modules that have it."""
+    """Replace the function in all modules that have it, as freezegun does."""
     plain = time.monotonic
     now = plain()
     for module in list(sys.modules.values()):
@@ -20,7 +20,7 @@ def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
                 monkeypatch.setattr(module, name, lambda: now)
 
 
-@pytest.mark.deadline(0.3)  # instead of 10 s, to be quick
+@pytest.mark.deadline(0.3)
 @pytest.mark.asyncio
 @pytest.mark.usefixtures("frozen")
 async def test_it_gets_ready() -> None:

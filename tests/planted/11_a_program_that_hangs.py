@@ -11,6 +11,6 @@ async def main() -> None:
     await asyncio.Event().wait()
 
 
-@pytest.mark.deadline(0.3)  # instead of 10 s, to be quick
+@pytest.mark.deadline(0.3)
 def test_it_gets_ready() -> None:
     asyncio.run(main())

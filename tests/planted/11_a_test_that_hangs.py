@@ -11,7 +11,7 @@ async def serve(ready: asyncio.Event) -> None:
     await ready.wait()
 
 
-@pytest.mark.deadline(0.3)  # instead of 10 s, to be quick
+@pytest.mark.deadline(0.3)
 @pytest.mark.asyncio
 async def test_it_gets_ready() -> None:
     async with asyncio.TaskGroup() as group:

@@ -7,7 +7,7 @@ import pytest
 CULPRIT = r"no end after 0.3 s(.|\n)*await ready.wait\(\)\n"
 
 
-@pytest.mark.deadline(0.3)  # instead of 10 s, to be quick
+@pytest.mark.deadline(0.3)
 @pytest.mark.asyncio
 async def test_it_gets_ready() -> None:
     ready = asyncio.Event()

@@ -1,4 +1,4 @@
-"""An async generator left unfinished that waits for long when it is closed."""
+"""An async generator left unfinished: its `finally` waits for 10 minutes."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,10 +1,10 @@
-"""An async generator left unfinished that does not end when it is closed."""
+"""An async generator left unfinished: its `finally` yields."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
-# And nothing else: the loop meets the same generator when it is closed.
+# The generator is reported once, although the closing loop finds it again.
 CULPRIT = r"(?s)^(?!.*lost error).*py:22: an async generator.*ignored GeneratorExit"
 kept: list[AsyncIterator[int]] = []
 

@@ -1,4 +1,4 @@
-"""A call from another thread that is not thread-safe: an item is put into a queue."""
+"""A call from another thread that is not thread-safe: it puts an item into a queue."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A call from another thread that is not thread-safe: a future gets its result."""
+"""A call from another thread that is not thread-safe: it sets the result of a future."""
 
 import asyncio
 

@@ -13,7 +13,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.mark.deadline(0.3)  # instead of 10 s, to be quick
+@pytest.mark.deadline(0.3)
 async def test_it_gets_ready() -> None:
     ready = asyncio.Event()
     await ready.wait()

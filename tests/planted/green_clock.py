@@ -1,4 +1,4 @@
-"""What works under a virtual clock, and in any order of the tasks."""
+"""Correct code on a virtual clock, and in any order of the tasks."""
 
 import asyncio
 import queue
@@ -16,11 +16,13 @@ who: ContextVar[str] = ContextVar("who")
 
 @pytest.mark.asyncio
 async def test_a_long_sleep_takes_no_time() -> None:
-    started, loop = time.monotonic(), asyncio.get_running_loop()
+    started = time.monotonic()
+    loop = asyncio.get_running_loop()
     assert loop.time() == 0.0
     await asyncio.sleep(86_400)
     assert loop.time() == 86_400
-    await asyncio.sleep(86_400 * 365)  # where a float has lost the nanoseconds
+    # After a year, a float has no room for nanoseconds.
+    await asyncio.sleep(86_400 * 365)
     assert loop.time() == 86_400 * 366
     assert time.monotonic() - started < 2
 
@@ -42,12 +44,13 @@ async def test_sleeps_end_in_their_order_and_timeouts_at_their_time() -> None:
 
 @pytest.mark.asyncio
 async def test_a_thread_takes_real_time() -> None:
-    async with asyncio.timeout(0.2):  # virtual
+    # The timeout is in virtual time.
+    async with asyncio.timeout(0.2):
         await asyncio.to_thread(time.sleep, 0.3)
 
 
 @pytest.mark.skipif(
-    sys.platform == "win32", reason="its selector loop has no processes"
+    sys.platform == "win32", reason="selector loops of Windows have no processes"
 )
 @pytest.mark.asyncio
 async def test_a_process_takes_real_time() -> None:
@@ -55,13 +58,13 @@ async def test_a_process_takes_real_time() -> None:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", "print(1)", stdout=-1
         )
-        assert await process.communicate() == (b"1\n", None) or sys.platform == "win32"
+        assert await process.communicate() == (b"1\n", None)
         process = await asyncio.create_subprocess_shell("exit 3")
         assert await process.wait() == 3
 
 
 @pytest.mark.asyncio
-async def test_sockets_of_this_process() -> None:
+async def test_sockets_work_between_tasks() -> None:
     async def handle(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
@@ -84,8 +87,8 @@ async def test_sockets_of_this_process() -> None:
 
 @pytest.mark.shuffled(10)
 @pytest.mark.asyncio
-async def test_a_sockets_own_callbacks_keep_their_place() -> None:
-    """However the tasks take turns: a connection is not used before the loop has finished with opening it."""
+async def test_callbacks_of_sockets_keep_their_order() -> None:
+    """No task uses a connection before the loop has opened it completely."""
 
     async def handle(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -111,7 +114,7 @@ async def test_a_sockets_own_callbacks_keep_their_place() -> None:
 
 @pytest.mark.shuffled(4)
 @pytest.mark.asyncio
-async def test_a_shuffled_loop_keeps_contexts_queues_and_locks() -> None:
+async def test_contexts_queues_and_locks_work_in_any_order() -> None:
     queue: asyncio.Queue[str] = asyncio.Queue(2)
     got: list[str] = []
     lock = asyncio.Lock()
@@ -135,7 +138,7 @@ async def test_a_shuffled_loop_keeps_contexts_queues_and_locks() -> None:
 
 
 @pytest.mark.asyncio
-async def test_cancel_everywhere(
+async def test_code_that_cleans_up_passes_cancel_everywhere(
     cancel_everywhere: Callable[..., Awaitable[int]],
 ) -> None:
     state: list[str] = []
@@ -158,7 +161,7 @@ async def test_cancel_everywhere(
 
 
 class Database:
-    """Like aiosqlite: one thread, which calls back into the loop."""
+    """A database like aiosqlite: one thread, which calls back into the loop."""
 
     def __init__(self) -> None:
         self.jobs: queue.SimpleQueue[tuple[asyncio.Future[int], float] | None]
@@ -168,7 +171,10 @@ class Database:
         self.thread.start()
 
     def run(self) -> None:
-        while job := self.jobs.get():
+        while True:
+            job = self.jobs.get()
+            if job is None:
+                return
             future, seconds = job
             time.sleep(seconds)
             self.loop.call_soon_threadsafe(future.set_result, 42)
@@ -184,7 +190,7 @@ class Database:
 
 
 @pytest.mark.asyncio
-async def test_a_thread_that_calls_back() -> None:
+async def test_a_thread_that_calls_back_takes_real_time() -> None:
     database = Database()
     assert await database.execute(0.02) == 42
     async with asyncio.timeout(5):
@@ -194,7 +200,7 @@ async def test_a_thread_that_calls_back() -> None:
     database.close()
 
 
-def test_a_sync_test_may_have_it_too() -> None:
+def test_a_sync_test_can_use_the_virtual_clock() -> None:
     async def nap() -> float:
         await asyncio.sleep(600)
         return asyncio.get_running_loop().time()

@@ -1,4 +1,4 @@
-"""A debugger stops the clock of the deadline."""
+"""The deadline is off while a debugger is used."""
 
 import asyncio
 import pdb
@@ -11,9 +11,8 @@ import pytest
 @pytest.mark.deadline(0.2)
 @pytest.mark.asyncio
 async def test_a_breakpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody thinks for half a second, and continues."""
-
     def interaction(debugger: pdb.Pdb, *_: object) -> None:
+        """Wait for half a second and continue, in place of a person."""
         time.sleep(0.5)
         debugger.set_continue()
 
@@ -25,7 +24,7 @@ async def test_a_breakpoint(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="no sys.monitoring")
 @pytest.mark.deadline(0.2)
 @pytest.mark.asyncio
-async def test_a_debugger_that_monitors() -> None:
+async def test_a_debugger_that_uses_sys_monitoring() -> None:
     sys.monitoring.use_tool_id(sys.monitoring.DEBUGGER_ID, "debugger")
     try:
         await asyncio.sleep(0.5)

@@ -1,4 +1,4 @@
-"""Async generators live and end as they do without the guards."""
+"""The guards do not change when async generators end."""
 
 import asyncio
 import gc
@@ -41,7 +41,7 @@ async def locked() -> AsyncIterator[int]:
 
 @pytest.mark.leaves_generators
 @pytest.mark.asyncio
-async def test_a_generator_that_is_dropped_gives_its_lock_back() -> None:
+async def test_a_dropped_generator_releases_its_lock() -> None:
     async for _ in locked():
         break
     await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Property tests, each example a run of its own."""
+"""Property tests of Hypothesis, which run a loop for each example."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Installed libraries that behave, and calls that are quick, are no bugs."""
+"""Background work of installed libraries, and quick calls, are allowed."""
 
 import argparse
 import asyncio
@@ -16,7 +16,7 @@ import asyncio
 import threading
 
 class Monitor(threading.Thread):
-    """Like that of tqdm."""
+    """A monitor like that of tqdm."""
 
     def __init__(self):
         super().__init__(daemon=True)
@@ -26,7 +26,7 @@ class Monitor(threading.Thread):
         threading.Event().wait(5)
 
 async def watch():
-    """Like that of sse-starlette: one for each loop, as long as the loop lives."""
+    """Like a task of sse-starlette: one for each loop, until the loop is closed."""
     await asyncio.Event().wait()
 
 watchers = []
@@ -35,7 +35,7 @@ def ensure_watcher():
     watchers.append(asyncio.get_running_loop().create_task(watch()))
 
 class Response:
-    """Like that of httpx."""
+    """A response like that of httpx."""
 
     async def __aenter__(self):
         return self
@@ -51,12 +51,15 @@ class Response:
 
 
 async def main() -> str:
-    """The start of a program, in the package."""
+    """Start a program: parse arguments, and make quick calls to the system."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--name", default="you")
     options = parser.parse_args([])
-    assert os.path.abspath("data.db") and os.path.islink("data.db") in (True, False)
-    assert not os.path.exists("no such file") and os.stat(__file__) and os.getcwd()
+    os.path.abspath("data.db")
+    os.path.islink("data.db")
+    os.path.exists("no such file")
+    os.stat(__file__)
+    os.getcwd()
     name: str = options.name
     return name
 
@@ -72,18 +75,18 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.asyncio
-async def test_a_monitor(library: ModuleType) -> None:
+async def test_a_thread_of_a_library(library: ModuleType) -> None:
     library.Monitor()
 
 
 @pytest.mark.asyncio
-async def test_a_watcher_of_the_loop(library: ModuleType) -> None:
+async def test_a_task_of_a_library(library: ModuleType) -> None:
     library.ensure_watcher()
     await asyncio.sleep(0)
 
 
 @pytest.mark.asyncio
-async def test_lines_of_a_response(library: ModuleType) -> None:
+async def test_an_unfinished_generator_of_a_library(library: ModuleType) -> None:
     async with library.Response() as response:
         async for line in response.aiter_lines():
             assert line == "one"
@@ -96,7 +99,7 @@ async def test_the_start_of_a_program() -> None:
 
 
 @pytest.mark.asyncio
-async def test_its_own_cpu_work() -> None:
+async def test_cpu_work_of_a_test() -> None:
     end = time.thread_time() + 0.8
     while time.thread_time() < end:
         sum(range(1000))

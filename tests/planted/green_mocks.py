@@ -36,10 +36,8 @@ async def test_autospec() -> None:
 
 @pytest.mark.asyncio
 async def test_specs() -> None:
-    assert (
-        await AsyncMock(spec=Mailer, **{"send.return_value": "sent"}).send("you")
-        == "sent"
-    )
+    mailer = AsyncMock(spec=Mailer, **{"send.return_value": "sent"})
+    assert await mailer.send("you") == "sent"
     assert await AsyncMock(wraps=Mailer()).send("you") == "you"
     assert MagicMock(Mailer).name() is not MagicMock(spec_set=Mailer("x")).name()
     assert Mock(spec=["name"]).name()
@@ -47,7 +45,8 @@ async def test_specs() -> None:
 
 @pytest.mark.asyncio
 async def test_patches_stubs_and_spies(mocker: MockerFixture) -> None:
-    callback, stub = mocker.async_stub(), mocker.stub()
+    callback = mocker.async_stub()
+    stub = mocker.stub()
     await callback(1)
     stub(2)
     spy = mocker.spy(Mailer, "send")
@@ -65,5 +64,5 @@ async def test_patches_stubs_and_spies(mocker: MockerFixture) -> None:
 
 @pytest.mark.bare_mocks
 @pytest.mark.asyncio
-async def test_the_way_out() -> None:
+async def test_bare_mocks() -> None:
     assert await AsyncMock(return_value=3)() == 3

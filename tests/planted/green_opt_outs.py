@@ -1,4 +1,4 @@
-"""Every guard has a way out."""
+"""A test can opt out of each guard."""
 
 import asyncio
 import signal
@@ -68,7 +68,7 @@ async def test_leaves_signal_handlers() -> None:
     signal.signal(signal.SIGTERM, handle_signal)
 
 
-def test_a_signal_handler_that_may_stay() -> None:
+def test_the_signal_handler_is_not_removed() -> None:
     assert signal.getsignal(signal.SIGTERM) is handle_signal
 
 

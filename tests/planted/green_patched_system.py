@@ -1,4 +1,4 @@
-"""Tests that patch what the guards and pytest look at: the name of the system."""
+"""Tests that patch `os.name`, which the guards and pytest use."""
 
 import asyncio
 import os
@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.mark.asyncio
-async def test_a_task_under_another_name_of_the_system(
+async def test_a_task_with_another_os_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "name", "nt")
@@ -16,7 +16,7 @@ async def test_a_task_under_another_name_of_the_system(
     assert task.done()
 
 
-def test_plain_code_under_another_name_of_the_system(
+def test_plain_code_with_another_os_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "name", "nt")

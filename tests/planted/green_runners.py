@@ -1,4 +1,4 @@
-"""Other ways to run async code."""
+"""Async code that is not run by pytest-asyncio."""
 
 import asyncio
 import unittest

@@ -1,4 +1,4 @@
-"""Loops and fixtures of a wider scope: made once, in the order that pytest gives them."""
+"""Loops and fixtures of a wider scope are made once, in the order of pytest."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

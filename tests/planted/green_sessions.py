@@ -1,4 +1,4 @@
-"""Fixtures and loops that outlive a test: what belongs to them is not left over by it."""
+"""Tasks and connections of fixtures and loops that outlive a test may stay."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -9,7 +9,7 @@ import pytest_asyncio
 
 
 class Peer:
-    """Keeps connections, a task for each, and one of its own."""
+    """A server and a client, with a task for each connection and one more."""
 
     async def start(self) -> None:
         self.writers: list[asyncio.StreamWriter] = []
@@ -20,7 +20,7 @@ class Peer:
     async def handle(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        while line := await reader.readline():
+        async for line in reader:
             writer.write(line)
             await writer.drain()
         writer.close()

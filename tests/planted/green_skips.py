@@ -1,4 +1,4 @@
-"""Tests that are skipped or fail as expected: what they leave has that cause."""
+"""Tests that are skipped or fail as expected are not checked for leftovers."""
 
 import asyncio
 
@@ -36,5 +36,5 @@ async def test_it_is_skipped() -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_next_one_sees_no_task() -> None:
+async def test_the_next_test_has_no_other_task() -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}

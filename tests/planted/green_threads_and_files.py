@@ -1,4 +1,4 @@
-"""Threads, log files and imports: none of them is a bug."""
+"""Blocking calls in threads, in logging and in imports are allowed."""
 
 import asyncio
 import logging
@@ -10,6 +10,14 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+SLOW_MODULE = """
+import time
+
+end = time.thread_time() + 0.7
+while time.thread_time() < end:
+    pass
+"""
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +59,7 @@ async def test_a_log_file(log_file: Path) -> None:
 async def test_an_import_in_a_test(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = "import time\nend = time.thread_time() + 0.7\nwhile time.thread_time() < end: pass\n"
-    (tmp_path / "slow_to_import.py").write_text(text)
+    (tmp_path / "slow_to_import.py").write_text(SLOW_MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     await import_module("app.planted").import_something()
 
@@ -79,7 +86,7 @@ def test_a_thread_in_a_sync_test() -> None:
     thread.join()
 
 
-def test_a_sync_test_may_run_a_loop() -> None:
+def test_a_sync_test_can_run_a_loop() -> None:
     async def nap() -> str:
         await asyncio.sleep(0.01)
         return "rested"

@@ -1,4 +1,4 @@
-"""What a fixture of a wider scope has started belongs to it, not to the first test."""
+"""Tasks and threads of a fixture of a wider scope do not belong to its first test."""
 
 import asyncio
 import signal
@@ -50,13 +50,13 @@ async def client() -> AsyncIterator[Client]:
 @pytest.mark.leaves_tasks
 @pytest.mark.leaves_generators
 @pytest.mark.asyncio(loop_scope="module")
-async def test_the_test_that_starts_it_may_leave_it(client: Client) -> None:
+async def test_a_task_started_by_a_test_stays_with_the_opt_out(client: Client) -> None:
     assert await client.ask() == "answer"
     assert await anext(client.numbers) == 1
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_and_it_still_works_in_the_next(client: Client) -> None:
+async def test_the_task_works_in_the_next_test(client: Client) -> None:
     assert await client.ask() == "answer"
     assert await anext(client.numbers) == 2
 
@@ -79,12 +79,14 @@ def started_later(request: pytest.FixtureRequest) -> Client:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_what_a_fixture_has_started(started_later: Client) -> None:
+async def test_a_task_started_by_a_fixture_may_stay(started_later: Client) -> None:
     assert await started_later.ask() == "answer"
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_is_there_for_the_next_test(started: Client) -> None:
+async def test_the_task_of_the_fixture_works_in_the_next_test(
+    started: Client,
+) -> None:
     assert await started.ask() == "answer"
     assert await anext(started.numbers) == 2
 
@@ -119,10 +121,10 @@ async def test_a_shared_pool_starts_its_processes_when_they_are_needed(
 
 @pytest.fixture(scope="module")
 def ticker() -> Iterator[dict[str, Any]]:
-    """A thread that starts tasks in the loop of whatever test runs."""
-    state: dict[str, Any] = {"loop": None, "tasks": []}
-    given, stopped = threading.Event(), threading.Event()
-    state["given"] = given
+    """A thread that starts a task in the loop of the test."""
+    given = threading.Event()
+    stopped = threading.Event()
+    state: dict[str, Any] = {"loop": None, "tasks": [], "given": given}
 
     def run() -> None:
         given.wait()

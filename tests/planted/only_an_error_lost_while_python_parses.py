@@ -1,4 +1,4 @@
-"""An error lost in a background task, which shows while Python parses code."""
+"""An error lost in a background task and found while Python parses code."""
 
 import ast
 import asyncio

@@ -1,11 +1,11 @@
-"""The guards: rules that every test must follow, so that wrong async code fails it.
+"""The guards: rules for every test, so that wrong async code fails the test.
 
 `conftest.py` in the folder above connects them to pytest. Each module here has one job:
 
 - `settings`: the options and markers, and the package whose code is watched
-- `places`: whose code a file is, and the line that a message begins with
-- `record`: what was seen during one test, and the verdict
-- `loops`: the event loop as the tests see it; most guards get their facts there
+- `places`: whether a file is the project's, and the line that a message begins with
+- `record`: the observations during one test, and the verdict
+- `loops`: the event loop of the tests; most guards observe the code there
 - `tasks`: tasks, timers and async generators that are left over; lost errors
 - `blocking`: blocking calls in the package
 - `watchdog`: tests that hang, and CPU work that keeps the loop busy

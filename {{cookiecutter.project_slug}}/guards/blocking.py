@@ -1,9 +1,9 @@
 """Blocking calls in the package: a sleep, a file, a socket, a subprocess, a lock.
 
-blockbuster knows which functions of Python block, and replaces them. It would raise an
-error at the call. The guards only take a note and let the call happen: an error in the
-middle of a lock or a thread would leave it unusable, and pytest could not exit. So an
-`except` cannot hide the call either.
+blockbuster knows which functions of Python block, and replaces them. By itself it would
+raise an error at the call. The guards record the call and let it happen: an error in
+the middle of a lock or a thread would leave it unusable, and pytest could not exit. And
+so an `except` cannot hide the call.
 """
 
 import sys
@@ -15,7 +15,7 @@ from blockbuster import BlockBuster, BlockBusterFunction
 from guards.places import Place, frames, is_guard, is_in_package, place_of, shown
 from guards.record import Problem, Record
 
-# What takes microseconds, also on a slow disk, is not a bug.
+# These take microseconds, even on a slow disk, so they are not a bug.
 QUICK = [
     "os.access",
     "os.getcwd",
@@ -36,7 +36,7 @@ MORE = [
     "socket.gethostbyname_ex",
     "subprocess.Popen.wait",
 ]
-# Where blocking is accepted: the end of a file's path, and a function in it.
+# Functions in which blocking is accepted: the end of the file's path, and the name.
 ACCEPTED = [
     ("logging/__init__.py", "handle"),
     ("importlib._bootstrap>", "_find_and_load"),
@@ -46,7 +46,7 @@ ACCEPTED = [
 
 
 class BlockingCalls:
-    """Replaces the functions that block, and puts them back."""
+    """Replaces the functions that block, and restores them."""
 
     def __init__(self) -> None:
         self.are_watched = False
@@ -89,7 +89,10 @@ class Check:
                 self.accepted.append((file, name))
 
     def __call__(self, *args: Any, **options: Any) -> bool:
-        """Note the call if it is a bug. Return True: blockbuster lets it happen."""
+        """Record the call if it is a bug.
+
+        Returns True, so blockbuster lets the call happen.
+        """
         record = Record.current
         if record is None:
             return True
@@ -98,11 +101,11 @@ class Check:
         return True
 
     def note(self, record: Record) -> None:
-        """Note the call if code of the package has led to it."""
+        """Record the call if code of the package has led to it."""
         calls: list[Place] = []
         in_package = None
-        # The innermost two frames are this function and the one that calls it, the
-        # third is blockbuster's.
+        # The innermost two frames are this function and its caller, the third is
+        # blockbuster's.
         for frame in frames(sys._getframe(3)):
             file = frame.f_code.co_filename
             if self.is_accepted(file, frame.f_code.co_name):

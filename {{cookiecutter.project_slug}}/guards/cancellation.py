@@ -1,4 +1,4 @@
-"""A coroutine that swallows its cancellation, or leaves something behind after it."""
+"""Coroutines that swallow a cancellation, or leave tasks or state behind after it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -16,10 +16,10 @@ async def cancel_everywhere(
     factory: Callable[[], Coroutine[Any, Any, object]],
     check: Callable[[], Awaitable[object] | object] | None = None,
 ) -> int:
-    """Run `factory()` again and again, cancelled at its first await, its second, ...
+    """Cancel the coroutine of `factory()` at each of its awaits, in a run for each.
 
-    The last run ends by itself. In each other run CancelledError must come out and no
-    task may stay; then `check()` is called, if it is given, and must not fail. Returns
+    Each cancelled run must end with CancelledError and leave no task. Then `check()`,
+    if it is given, is called, and must not fail. The last run is not cancelled. Returns
     the number of awaits.
     """
     record = Record.current
@@ -60,12 +60,12 @@ class CancelledAt:
     def __init__(self, turn: int, work: Coroutine[Any, Any, object]) -> None:
         self.turn = turn
         self.work = work
-        # Where it was cancelled, the innermost line last.
+        # The lines at which it waited when it was cancelled, the innermost last.
         self.places: list[Any] = []
 
     @coroutine
     def run(self) -> Generator[Any, Any, None]:
-        """Pass on what the coroutine waits for, step by step."""
+        """Run the coroutine step by step, and pass on the futures that it waits for."""
         awaits = 0
         error: BaseException | None = None
         while True:

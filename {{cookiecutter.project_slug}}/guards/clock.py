@@ -1,4 +1,4 @@
-"""What only time and order show: a wrong timeout, a deadlock, a race."""
+"""A virtual clock and a random task order: they show wrong timeouts and races."""
 
 import asyncio
 import selectors
@@ -15,14 +15,14 @@ from guards.record import Record
 from guards.watchdog import Watch, Watchdog
 
 SEED = "shuffled_seed"  # the parameter that `shuffled` adds to a test
-MOMENT = 0.05  # seconds of real time, for each look at work outside of the loop
-# Seconds of real time that must be quiet before the virtual time jumps.
+MOMENT = 0.05  # seconds of real time between two looks at work outside of the loop
+# Seconds of real time without any event that must pass before the virtual time jumps.
 SOCKETS_MOMENT = 0.005
 THREADS_MOMENT = 0.1
 
 
 def add_seeds(metafunc: pytest.Metafunc) -> None:
-    """Make `n` tests of a test that is marked with `shuffled(n)`."""
+    """Run a test that is marked with `shuffled(n)` n times, with different seeds."""
     marker = metafunc.definition.get_closest_marker("shuffled")
     if marker is not None:
         seeds = range(marker.args[0])
@@ -31,7 +31,7 @@ def add_seeds(metafunc: pytest.Metafunc) -> None:
 
 
 def loop_factory(record: Record) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes the loop that a test is marked for, or None."""
+    """Return the loop factory for the markers of a test, or None for the default."""
     callspec = getattr(record.item, "callspec", None)
     if callspec is not None and SEED in callspec.params:
         return partial(ShuffledLoop, callspec.params[SEED])
@@ -41,7 +41,7 @@ def loop_factory(record: Record) -> Callable[[], asyncio.AbstractEventLoop] | No
 
 
 def check_loop(record: Record, loop: asyncio.AbstractEventLoop) -> None:
-    """Fail a test whose loop should have a virtual clock, and has none."""
+    """Fail a test that is marked for a virtual clock, but whose loop has none."""
     __tracebackhide__ = True
     if loop_factory(record) is not None and not isinstance(loop, VirtualLoop):
         pytest.fail(
@@ -52,26 +52,27 @@ def check_loop(record: Record, loop: asyncio.AbstractEventLoop) -> None:
 
 
 class JumpingSelector(selectors.DefaultSelector):
-    """Where a loop would wait for its next timer, its time jumps there.
+    """A selector that does not wait for the next timer: the loop's time jumps to it.
 
-    Before it jumps, everything that takes real time must have been quiet for a moment:
-    sockets, and threads that may call back.
+    It jumps only after a moment of real time without any event, because sockets, and
+    threads that may call back, take real time.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        # Each says whether some work outside of the loop is done.
+        # Each function says whether some work outside of the loop is done.
         self.outside: list[Callable[[], bool]] = []
         self.threads_before = set(threading.enumerate())
-        # What wakes the loop up for a call from another thread, as of the watchdog.
+        # The socket that wakes the loop up for a call from another thread, such as the
+        # watchdog's.
         self.waker: Any = None
-        # In real time: since when nothing has come from outside.
+        # The real time since which no event has come from outside.
         self.quiet_since: float | None = None
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> Any:
         if self.waker is None:
-            # A loop registers it before anything else.
+            # A loop registers this socket first.
             self.waker = fileobj
         return super().register(fileobj, events, data)
 
@@ -99,7 +100,7 @@ class JumpingSelector(selectors.DefaultSelector):
         return self.wait(MOMENT)
 
     def rest_of_quiet_moment(self) -> float:
-        """Return how long it must stay quiet before the time may jump."""
+        """Return how many seconds without an event must still pass before a jump."""
         now = Watch.now()
         if self.quiet_since is None:
             self.quiet_since = now
@@ -127,7 +128,7 @@ class JumpingSelector(selectors.DefaultSelector):
     def has_foreign_threads(self) -> bool:
         """Say whether there are threads of the test that no executor has started.
 
-        Such a thread may be busy and call back, or it may be idle. Nothing shows it.
+        It is unknown whether such a thread is idle, or busy and about to call back.
         """
         for thread in set(threading.enumerate()) - self.threads_before:
             if not thread.name.startswith(("asyncio_", "ThreadPoolExecutor")):
@@ -142,12 +143,13 @@ class JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """The loop of `virtual_clock`: sleeps take no time, and end in their order."""
+    """The loop of `virtual_clock`: sleeps take no real time, and keep their order."""
 
     def __init__(self) -> None:
         self.selector = JumpingSelector()
         super().__init__(self.selector)
-        # The only private name: its own value, 1e-9, is lost in a float after 97 days.
+        # The only private name here. The default, 1e-9, would be lost by rounding when
+        # the time is more than 97 days.
         self._clock_resolution = 1e-6
 
     def time(self) -> float:
@@ -166,7 +168,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return future
 
     async def shutdown_default_executor(self, *args: Any) -> None:
-        # Real time from here on.
+        # From now on the loop waits in real time.
         self.selector.outside.append(lambda: False)
         await super().shutdown_default_executor(*args)
 
@@ -183,10 +185,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class ShuffledLoop(VirtualLoop):
-    """The loop of `shuffled`: the seed decides in which order the tasks take turns.
+    """The loop of `shuffled`: the seed decides in which order the tasks run.
 
-    A task's step is put off, never brought forward: transports and futures have done
-    before it what they have to do. Their own callbacks keep their order.
+    A step of a task may run later than usual, but never earlier: the callbacks of
+    transports and futures that come before it have run. These callbacks keep their
+    order.
     """
 
     def __init__(self, seed: int) -> None:
@@ -199,16 +202,16 @@ class ShuffledLoop(VirtualLoop):
     ) -> asyncio.Handle:
         if context and isinstance(getattr(callback, "__self__", None), asyncio.Task):
             step = partial(context.run, callback, *args)
-            return super().call_soon(self.draw_a_lot, step)
+            return super().call_soon(self.add_step, step)
         return super().call_soon(callback, *args, context=context)
 
-    def draw_a_lot(self, step: partial[object]) -> None:
+    def add_step(self, step: partial[object]) -> None:
         self.steps.append(step)
         super().call_soon(self.run_any_step)
 
     def run_any_step(self) -> None:
         if self.random.random() < 0.25:
-            # Now and then all of them wait for one turn.
+            # Sometimes all tasks wait for one iteration of the loop.
             super().call_soon(self.run_any_step)
         else:
             number = self.random.randrange(len(self.steps))

@@ -1,6 +1,6 @@
-"""The event loop as the tests see it, and the guards that get their facts from it.
+"""The event loop of the tests, which shows the guards what the code does.
 
-Every way to run async code under a test opens an `asyncio.Runner`: pytest-asyncio, the
+All tools that run async code in a test use an `asyncio.Runner`: pytest-asyncio, the
 anyio plugin, `IsolatedAsyncioTestCase`, and `asyncio.run()` in a plain test. So the
 guards replace a few methods of that class. The loop of a runner gets the methods of
 `GuardedLoop` below.
@@ -25,9 +25,9 @@ Loop = asyncio.AbstractEventLoop
 
 
 class GuardedLoop(asyncio.AbstractEventLoop):
-    """Methods that come before those of the loop's own class."""
+    """Methods that run before those of the loop's own class."""
 
-    # The thread in which the loop runs, while it does.
+    # The thread in which the loop runs, or None while it does not run.
     running_thread: int | None = None
 
     def run_forever(self) -> None:
@@ -66,11 +66,12 @@ class GuardedLoop(asyncio.AbstractEventLoop):
         if context is None:
             context = copy_context()
         if owner not in context:
-            # A plain thread has no owner, but the test or fixture that started it has.
+            # A plain thread inherits no owner; it has that of the test or fixture that
+            # has started it.
             context.run(owner.set, current_owner())
         return super().call_soon_threadsafe(callback, *args, context=context)
 
-    # In asyncio call_later() uses call_at(), in uvloop it does not.
+    # Both are needed: call_later() uses call_at() in asyncio, but not in uvloop.
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Any, *args: Any, context: Context | None = None
@@ -91,9 +92,9 @@ class GuardedLoop(asyncio.AbstractEventLoop):
         if has_own_handler or not tasks.error_lost(context):
             super().call_exception_handler(context)
 
-    # The next two names are private. asyncio and uvloop hand these methods to
-    # sys.set_asyncgen_hooks; there is no public way to see a generator start and still
-    # let the loop finish it.
+    # The next two names are private. asyncio and uvloop pass these methods to
+    # sys.set_asyncgen_hooks. There is no public way to observe the start of a generator
+    # and still let the loop finish it.
 
     def _asyncgen_firstiter_hook(self, generator: Any) -> None:
         tasks.generator_started(self, generator)
@@ -108,7 +109,7 @@ class GuardedLoop(asyncio.AbstractEventLoop):
 
 
 def report_unsafe_call(method: str) -> None:
-    """Report a call from another thread than the loop's, if the project makes it."""
+    """Report a call by the project from a thread that is not the loop's."""
     record = current_owner()
     if record is None or record.allows("unsafe_calls") or not called_by_us():
         return
@@ -121,7 +122,7 @@ guarded_classes: dict[type, type] = {}
 
 
 def guard(loop: Loop) -> None:
-    """Put the methods of GuardedLoop before those of the loop's own class."""
+    """Add the methods of GuardedLoop to a loop, before those of its own class."""
     plain = type(loop)
     if issubclass(plain, GuardedLoop):
         return
@@ -181,7 +182,7 @@ def run(self: asyncio.Runner, coro: Any, *, context: Context | None = None) -> A
 
 
 def close(self: asyncio.Runner) -> None:
-    """Before the loop is closed, see what the test has left in it."""
+    """Report what the test has left in the loop, before the loop is closed."""
     loop = open_runners.pop(self, None)
     record = Record.current
     if loop is not None and record is not None and not loop.is_closed():
@@ -190,7 +191,7 @@ def close(self: asyncio.Runner) -> None:
 
 
 def look_into_open_loops(record: Record) -> None:
-    """See what a test has left in loops that live on after it."""
+    """Report what a test has left in loops that stay open after it."""
     for runner, loop in list(open_runners.items()):
         if not loop.is_closed():
             look_into(runner, loop, record)

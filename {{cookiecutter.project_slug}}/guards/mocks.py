@@ -1,4 +1,4 @@
-"""Mocks without a spec: they accept any misspelt name and any arguments."""
+"""Mocks without a spec, which accept misspelt names and any arguments."""
 
 import sys
 from typing import Any
@@ -29,7 +29,7 @@ def init(
     *more: Any,
     **options: Any,
 ) -> None:
-    """Fail the test that creates a mock without a spec; else create the mock."""
+    """Create the mock, or fail the test if the mock has no spec."""
     __tracebackhide__ = True
     has_spec = spec is not None or spec_set is not None or wraps is not None
     record = Record.current
@@ -39,7 +39,7 @@ def init(
 
 
 def fail_if_ours() -> None:
-    """Fail if the code that creates the mock is the project's own."""
+    """Fail the test if the project's own code creates the mock."""
     __tracebackhide__ = True
     for frame in frames(sys._getframe(2)):
         # The constructors of the mock's own classes come first.

@@ -1,4 +1,4 @@
-"""Whose code a file is, and the line of the project that a message begins with."""
+"""Who wrote a file, and the line of the project that a message begins with."""
 
 import gc
 import linecache
@@ -15,15 +15,16 @@ from typing import Any
 
 from guards.settings import settings
 
-# Path() chooses its class by os.name each time, and a test may have patched that.
+# Path() chooses its class by os.name at each call, and a test may patch os.name.
 SystemPath = type(Path(__file__))
 THESE_FILES = SystemPath(__file__).parent
 STANDARD_LIBRARY = sysconfig.get_path("stdlib")
-COMMANDS = sysconfig.get_path("scripts")  # as .venv/bin, with pytest itself
+# Such as .venv/bin, which contains the command `pytest`.
+COMMANDS = sysconfig.get_path("scripts")
 
 
 class Whose(Enum):
-    """Who has written a file."""
+    """Who wrote a file."""
 
     OURS = "the project: its package and its tests"
     PYTHON = "the standard library, or the guards"
@@ -48,7 +49,7 @@ class Place:
         return linecache.getline(self.file, self.line).strip()
 
     def shown(self) -> str:
-        """Return two lines: where it is, and the source."""
+        """Return two lines: the place and the source."""
         return f"  {self}, in {self.function}\n    {self.source()}"
 
 
@@ -117,9 +118,9 @@ def our_caller() -> Place | None:
 
 
 def called_by_us() -> bool:
-    """Say whether the project makes this call itself, or through Python only.
+    """Say whether the project makes this call, directly or through Python's own code.
 
-    It is False where an installed library makes it for its own purposes.
+    It is False if an installed library makes the call for its own purposes.
     """
     for frame in frames(sys._getframe(1)):
         author = whose(frame.f_code.co_filename)
@@ -145,7 +146,7 @@ def where_it_waits(awaitable: Any) -> list[Place]:
     places = []
     while awaitable is not None:
         if type(awaitable).__name__ in ("async_generator_asend", "coroutine_wrapper"):
-            # Python does not say which generator these belong to; it refers to it.
+            # These have no attribute for their generator, but they refer to it.
             awaitable = gc.get_referents(awaitable)[0]
         if hasattr(awaitable, "cr_frame"):
             frame, inner = awaitable.cr_frame, awaitable.cr_await

@@ -1,4 +1,4 @@
-"""What the guards have seen during one test, and the verdict."""
+"""The observations of the guards during one test, and the verdict."""
 
 import asyncio
 import threading
@@ -18,16 +18,17 @@ class Problem:
     """One thing that is wrong."""
 
     what: str
-    # The line of the project that is to blame, if it is known, and what happened there.
+    # The line of the project that causes the problem, if it is known, and the verb for
+    # what happened there.
     place: Place | None = None
     happened: str = ""
     details: str = ""
-    # Formatted for the verdict only: an error may come in the middle of a garbage
-    # collection, where running much code is dangerous.
+    # It is formatted only for the verdict: an error may occur in the middle of a
+    # garbage collection, where it is dangerous to run much code.
     error: BaseException | None = None
 
     def text(self, test: Place) -> str:
-        """Return the message, which begins with a line of the project."""
+        """Return the message, which begins with the place of a line of the project."""
         place = self.place
         if place is None and self.error is not None:
             place = our_line_of(self.error)
@@ -47,45 +48,46 @@ class Problem:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a task or timer was created, or a generator started."""
+    """The place where a task or timer was created, or a generator started."""
 
     place: Place | None
-    # Whether the project has done it itself, and not a library.
+    # Whether the project itself did it, and not a library.
     by_us: bool
     loop_id: int
 
 
 @dataclass(frozen=True)
 class StartedGenerator:
-    """An async generator, which this does not keep alive."""
+    """An async generator. The reference is weak, so it does not keep it alive."""
 
     reference: ReferenceType[Any]
     origin: Origin
 
 
 class Record:
-    """What the guards have seen during one test."""
+    """The observations of the guards during one test."""
 
-    # The record of the test that runs. The guards are called from deep inside other
-    # code, which cannot pass it on.
+    # The record of the current test. It is global because the guards are called from
+    # other code, which cannot pass it on.
     current: ClassVar["Record | None"] = None
 
     def __init__(self, item: pytest.Item, collections: list[int]) -> None:
         self.item = item
-        # How often each generation of objects had been collected when it began.
+        # How often each generation of objects had been collected when the test began.
         self.collections = collections
         self.problems: list[Problem] = []
-        # The test has failed, or was skipped: then what is left over has that cause.
+        # Whether the test has failed or was skipped. If so, that is the reason for what
+        # it leaves over.
         self.has_ended_otherwise = False
         self.has_failed_it = False
         self.is_in_call = False
-        # The guards cancel tasks that the test has left.
+        # Whether the guards are cancelling tasks that the test has left.
         self.is_cleaned_up = False
         self.blocking_lines: set[Place] = set()
         self.tasks: WeakKeyDictionary[Any, Origin] = WeakKeyDictionary()
         self.timers: WeakKeyDictionary[Any, Origin] = WeakKeyDictionary()
         # By the id of the generator: when a generator is dropped, Python clears the
-        # weak references to it before it says so.
+        # weak references to it before it calls the hook.
         self.generators: dict[int, StartedGenerator] = {}
         self.reported_generators: set[int] = set()
 
@@ -95,7 +97,7 @@ class Record:
         return self.item.get_closest_marker(opt_out) is not None
 
     def add(self, problem: Problem) -> None:
-        """Note a problem, once for each line of the project."""
+        """Record a problem, once for each line of the project."""
         if problem.place is not None:
             for known in self.problems:
                 if (known.place, known.what) == (problem.place, problem.what):
@@ -116,7 +118,8 @@ class Record:
 
     def place(self) -> Place:
         """Return the first line of the test."""
-        # Known since before the test, unlike what `reportinfo` finds out again.
+        # pytest has computed `location` before the test; `reportinfo` would compute it
+        # again.
         _file, line, name = self.item.location
         if line is None:
             line = 0
@@ -125,7 +128,7 @@ class Record:
     def note_report(self, report: pytest.TestReport) -> None:
         """Hold a passed test back until its fixtures have been torn down.
 
-        Only then the guards know whether it has left something behind. The test is
+        Only then do the guards know whether it has left something behind. The test is
         counted once, as passed or as failed, when its teardown is reported.
         """
         passed = report.outcome == "passed" and not hasattr(report, "wasxfail")
@@ -140,11 +143,11 @@ class Record:
             self.has_ended_otherwise = True
 
 
-# Which test the running code belongs to. It is set for the whole test and inherited by
-# its tasks. It is None where a fixture of a wider scope is set up, and in all that
-# such a fixture has started: that belongs to no test.
+# The test to which the running code belongs. It is set for the whole test, and its
+# tasks inherit it. It is None during the setup of a fixture of a wider scope and in all
+# tasks that such a fixture has started, because these belong to no test.
 owner: ContextVar[Record | None] = ContextVar("owner")
-# A thread inherits no context, so it has its owner here.
+# A thread inherits no context, so this maps it to its owner.
 thread_owners: WeakKeyDictionary[threading.Thread, Record | None] = WeakKeyDictionary()
 
 

@@ -1,7 +1,7 @@
 """Sockets, files, processes and clients that are left open.
 
-Python warns when such an object is collected. The guards turn the warning into a
-message that begins with the line that has opened it.
+Python warns when it collects such an object. The guards turn the warning into a
+message that begins with the line that has opened the object.
 """
 
 import gc
@@ -20,11 +20,12 @@ import pytest
 from guards.places import Place, Whose, whose
 from guards.record import Problem, Record, our_line
 
-# The line that has opened a socket, by its file descriptor; a process, by its id.
+# The line that has opened a socket, by its file descriptor.
 sockets: dict[int, Place | None] = {}
+# The line that has started a process, by the id of the process.
 processes: dict[int, Place | None] = {}
 # The line that has created a client of aiohttp, by the id of the object. A weak
-# reference would be cleared before the warning comes.
+# reference would be cleared before the warning.
 clients: dict[int, Place | None] = {}
 
 
@@ -32,8 +33,8 @@ def install(patch: pytest.MonkeyPatch) -> None:
     note_lines_of_sockets(patch)
     note_lines_of_processes(patch)
     patch.setattr(sys, "unraisablehook", UnraisableHook(sys.unraisablehook))
-    # Python's warning about a coroutine that is never awaited, also one of a mock, then
-    # knows the calls that have led to it.
+    # With this, Python's warning about a coroutine that is never awaited contains the
+    # calls that have led to it, even for a coroutine of a mock.
     sys.set_coroutine_origin_tracking_depth(8)
 
 
@@ -58,7 +59,7 @@ def note_lines_of_processes(patch: pytest.MonkeyPatch) -> None:
 
 
 def note_lines_of_clients(patch: pytest.MonkeyPatch) -> None:
-    """Note where the sessions of aiohttp are created, if the tests have imported it."""
+    """Record where sessions of aiohttp are created, if the tests have imported it."""
     aiohttp = sys.modules.get("aiohttp")
     if aiohttp is None:
         return
@@ -73,9 +74,9 @@ def note_lines_of_clients(patch: pytest.MonkeyPatch) -> None:
 
 
 def opened_at(text: str, thing: Any) -> Place | None:
-    """Return the line that has opened a thing, from the text of the warning about it.
+    """Return the line that has opened an object, from the text of its warning.
 
-    The thing itself may be closed by now, and then has no file descriptor any more.
+    The object may be closed now, and then has no file descriptor.
     """
     if type(thing).__name__ == "ClientSession":
         return clients.get(id(thing))
@@ -89,10 +90,10 @@ def opened_at(text: str, thing: Any) -> Place | None:
 
 
 def report_what_is_left_open(clean_up: Callable[[], object]) -> None:
-    """Call a function that makes Python warn, and report what it warns about.
+    """Call a function during which Python warns, and report the warnings.
 
-    The project's filters decide afterwards which warnings are errors. In the middle of
-    the clean-up an error would stop it half-way, and uvloop would hang.
+    The project's filters are applied afterwards, and decide which warnings are errors.
+    An error in the middle of the clean-up would interrupt it, and uvloop would hang.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -119,7 +120,7 @@ def report_warning(caught: warnings.WarningMessage) -> None:
 def problem(warning: BaseException, culprit: Any) -> Problem:
     """Describe a warning about an object that is being collected."""
     if inspect.iscoroutine(culprit):
-        # Python adds all the calls that have led to it.
+        # Python adds all calls that have led to it; the first line is enough.
         text = str(warning).partition("\n")[0]
         return Problem(text, created_at(culprit), "created")
     return Problem(str(warning), opened_at(str(warning), culprit), "opened")
@@ -128,8 +129,8 @@ def problem(warning: BaseException, culprit: Any) -> Problem:
 def report_if_never_awaited(coroutine: Any) -> None:
     """Report a coroutine that has not begun, and close it.
 
-    pytest keeps the values of fixtures until the test is over. Python's own warning
-    would come in the next test.
+    pytest keeps the values of fixtures until the test is over, so Python's own warning
+    would come during the next test.
     """
     if inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED:
         return
@@ -153,17 +154,17 @@ def created_at(coroutine: Any) -> Place | None:
 
 
 def collections() -> list[int]:
-    """Return how often each generation of objects was collected so far."""
+    """Return how often each generation of objects has been collected so far."""
     return [generation["collections"] for generation in gc.get_stats()]
 
 
 def collect_garbage(before: list[int], everything: bool) -> None:
-    """Collect what a test has left, so that Python warns about it in this test.
+    """Collect the objects that a test has left, so that Python warns in this test.
 
-    A collection takes most of the time that the guards need. So it leaves out the
-    objects that are older than the test, unless `everything` is true. `before` is
-    what `collections()` returned when the test began: an object that has outlived a
-    collection since then is in the next generation.
+    The collections take most of the time of the guards. So they skip the objects that
+    are older than the test, unless `everything` is true. `before` is the result of
+    `collections()` when the test began: objects that have survived a collection since
+    then are in the next generation.
     """
     youngest, middle, _oldest = collections()
     if everything or middle > before[1]:
@@ -171,7 +172,7 @@ def collect_garbage(before: list[int], everything: bool) -> None:
     elif youngest == before[0]:
         generation = 0
     elif sys.version_info >= (3, 14):
-        # There is no middle generation any more.
+        # Python 3.14 has no middle generation.
         generation = 2
     else:
         generation = 1
@@ -179,10 +180,10 @@ def collect_garbage(before: list[int], everything: bool) -> None:
 
 
 class UnraisableHook:
-    """Takes over warnings that are errors, but come while an object is collected.
+    """Reports warnings that are errors, but occur while an object is collected.
 
-    Python cannot raise them there. pytest would report them behind forty lines of its
-    own. Everything else goes on to pytest.
+    Python cannot raise them there, and pytest would report them after forty lines of
+    its own code. All other errors are passed on to pytest.
     """
 
     def __init__(self, next_hook: Callable[[Any], object]) -> None:

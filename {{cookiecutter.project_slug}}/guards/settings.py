@@ -21,7 +21,7 @@ TOOLS = {
     "virtual_clock": "the loop's clock jumps: sleeps and timeouts take no real time",
     "shuffled(n)": "runs n times on a virtual clock, each with another task order",
 }
-# Folders in the root of a project that hold no code of the package.
+# Folders in the root of a project that do not contain the package.
 NO_PACKAGES = {
     "benchmarks",
     "build",
@@ -37,7 +37,7 @@ NO_PACKAGES = {
 
 
 class Settings:
-    """What the project has configured; read once, when pytest starts."""
+    """The configuration of the project, which is read once, when pytest starts."""
 
     def __init__(self) -> None:
         self.root = Path.cwd()
@@ -45,7 +45,7 @@ class Settings:
         self.allowed: frozenset[str] = frozenset()
 
     def read(self, config: pytest.Config) -> None:
-        """Read pytest's configuration; raise UsageError for a name that is wrong."""
+        """Read pytest's configuration; raise UsageError for an unknown name."""
         self.root = config.rootpath
         self.allowed = frozenset(config.getini("guards_allow"))
         unknown = self.allowed - OPT_OUTS.keys()

@@ -1,4 +1,4 @@
-"""What a test leaves in its loop: tasks, timers, async generators; and lost errors."""
+"""Tasks, timers and async generators that a test leaves in its loop; lost errors."""
 
 import asyncio
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def origin(loop: asyncio.AbstractEventLoop) -> Origin:
     return Origin(our_line(), called_by_us(), id(loop))
 
 
-# What the loops report while a test runs.
+# --- Called by the loops while a test runs
 
 
 def task_created(task: Task) -> None:
@@ -47,9 +47,10 @@ def timer_created(
     timer: asyncio.TimerHandle,
     callback: Callable[..., object],
 ) -> None:
-    """Note a timer that calls a function of the project."""
-    function = getattr(callback, "func", callback)  # that of a partial
-    function = getattr(function, "__func__", function)  # that of a method
+    """Record a timer that calls a function of the project."""
+    # The callback may be a partial, and its function may be a method.
+    function = getattr(callback, "func", callback)
+    function = getattr(function, "__func__", function)
     code = getattr(function, "__code__", None)
     record = current_owner()
     if record is not None and code is not None and is_ours(code):
@@ -57,9 +58,9 @@ def timer_created(
 
 
 def generator_started(loop: asyncio.AbstractEventLoop, generator: Generator) -> None:
-    """Note an async generator of the project, without keeping it alive."""
+    """Record an async generator of the project, without keeping it alive."""
     if Record.current is not None:
-        # One that has ended may have had the same id.
+        # A generator that has ended may have had the same id.
         Record.current.generators.pop(id(generator), None)
     record = current_owner()
     if record is not None and is_ours(generator.ag_code):
@@ -68,7 +69,7 @@ def generator_started(loop: asyncio.AbstractEventLoop, generator: Generator) -> 
 
 
 def generator_dropped(generator: Generator) -> None:
-    """Report a generator that nothing refers to any more, and that has not ended."""
+    """Report a generator that has not ended, and to which no reference is left."""
     record = Record.current
     if record is None or record.allows("leaves_generators"):
         return
@@ -79,10 +80,10 @@ def generator_dropped(generator: Generator) -> None:
 
 
 def error_lost(context: dict[str, Any]) -> bool:
-    """Note what a loop would give to its exception handler; say whether it was noted.
+    """Record an error that a loop would pass to its exception handler.
 
-    This may be called in the middle of a garbage collection, so it only keeps the
-    error. The message is made when the test is judged.
+    Returns True if the loop need not handle it. This may be called in the middle of a
+    garbage collection, so it only keeps the error. The message is made for the verdict.
     """
     record = Record.current
     if record is None or record.allows("loses_errors"):
@@ -90,13 +91,13 @@ def error_lost(context: dict[str, Any]) -> bool:
     error = context.get("exception")
     message = str(context.get("message"))
     if isinstance(error, asyncio.CancelledError):
-        # Some versions of asyncio.streams do this when a task of theirs is cancelled.
+        # Some versions of asyncio.streams do this when one of their tasks is cancelled.
         return record.is_cleaned_up
     if error is None and message.startswith("Unclosed"):
-        # aiohttp also warns about it, and the warning is reported.
+        # aiohttp also warns about it, and that warning is reported.
         return False
     if id(context.get("asyncgen")) in record.reported_generators:
-        # The loop cannot close it either.
+        # The generator has been reported. The loop cannot close it either.
         return True
     details = ""
     if error is None:
@@ -105,14 +106,14 @@ def error_lost(context: dict[str, Any]) -> bool:
     return True
 
 
-# What the guards look for at the end of a test.
+# --- The end of a test
 
 
 def unfinished_tasks(record: Record, loop: asyncio.AbstractEventLoop) -> set[Task]:
     """Return the tasks of a test that still run.
 
-    A task that a library has started to run its own code does not count: it may well
-    live as long as the loop.
+    A task that a library has started to run its own code does not count: it may live
+    as long as the loop.
     """
     left = set()
     for task, task_origin in list(record.tasks.items()):
@@ -138,9 +139,9 @@ def waiting_timers(
 def unfinished_generators(
     record: Record, loop: asyncio.AbstractEventLoop
 ) -> list[Generator]:
-    """Return the generators of a test that have not ended, and that no task waits in.
+    """Return the generators of a test that have not ended and in which no task waits.
 
-    Such a task is reported itself, or may stay.
+    A task that waits in a generator is reported itself, or is allowed to stay.
     """
     left = []
     for started in list(record.generators.values()):
@@ -161,7 +162,7 @@ def is_anything_left(record: Record, loop: asyncio.AbstractEventLoop) -> bool:
 async def clean_up(record: Record) -> None:
     """Report what a test has left in the running loop, and remove it.
 
-    What the test is allowed to leave is neither reported nor touched.
+    Does not report or remove what the test is allowed to leave.
     """
     loop = asyncio.get_running_loop()
     if not record.allows("leaves_tasks"):
@@ -197,7 +198,7 @@ async def cancel_tasks(record: Record, loop: asyncio.AbstractEventLoop) -> None:
 
 
 def closes_generator(task: Task) -> bool:
-    """Say whether asyncio has started a task to close a dropped async generator.
+    """Say whether a task was started by asyncio to close a dropped async generator.
 
     The generator itself has been reported.
     """
@@ -246,16 +247,16 @@ def report_generator(
 
 
 def report_failed_tasks(record: Record) -> None:
-    """Report the tasks that have failed, and whose error has not been read.
+    """Report the tasks that have failed and whose error has not been retrieved.
 
-    Python itself reports them only when nothing refers to them any more.
+    Python itself reports a task only when no reference to it is left.
     """
     if record.allows("loses_errors"):
         return
     for task in list(record.tasks):
         if not task.done() or task.cancelled():
             continue
-        # The one thing that knows whether the error was read has a private name.
+        # This is private, but nothing else tells whether the error was retrieved.
         if getattr(task, "_log_traceback", False):
             what = "a lost error: Task exception was never retrieved"
             record.add(Problem(what, error=task.exception()))

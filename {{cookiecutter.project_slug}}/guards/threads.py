@@ -73,7 +73,7 @@ def note_executors(patch: pytest.MonkeyPatch, kind: type[Executor]) -> None:
 
 
 def note_worker(thread: threading.Thread, executor: Executor) -> None:
-    """Note a thread of an executor, which belongs to the creator of the executor."""
+    """Record a thread of an executor. It belongs to the creator of the executor."""
     start = executors.get(executor)
     if start is None or not start.by_us or start.in_wider_fixture:
         thread_owners[thread] = None
@@ -87,12 +87,12 @@ def this_start() -> Start:
 
 
 def is_in_wider_fixture() -> bool:
-    """Say whether a fixture is being set up that outlives the test."""
+    """Say whether a fixture of a wider scope is being set up."""
     return Record.current is not None and owner.get(Record.current) is None
 
 
 def calling_executor(frame: FrameType | None) -> Executor | None:
-    """Return the executor that starts a thread, if one does."""
+    """Return the executor that starts the thread, or None if it is plain code."""
     for caller in frames(frame):
         if caller.f_code.co_name not in METHODS_OF_EXECUTORS:
             return None
@@ -103,7 +103,7 @@ def calling_executor(frame: FrameType | None) -> Executor | None:
 
 
 def report_threads(record: Record, before: set[threading.Thread]) -> None:
-    """Report the threads that a test has started, and that do not end."""
+    """Report the threads that a test has started and that do not end."""
     if record.allows("leaves_threads"):
         return
     for thread in set(threading.enumerate()) - before:
@@ -122,7 +122,7 @@ def is_leftover(record: Record, thread: threading.Thread) -> bool:
         return False
     start = thread_starts[thread]
     if thread.daemon and not start.by_us:
-        # A library's own helper, like the monitor of tqdm.
+        # A helper thread of a library, like the monitor of tqdm.
         return False
     thread.join(JOINING)
     return thread.is_alive()

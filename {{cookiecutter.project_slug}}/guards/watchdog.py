@@ -1,4 +1,4 @@
-"""A test that hangs, and CPU work that keeps the loop busy: a thread watches both."""
+"""Tests that hang, and CPU work that keeps the loop busy; a thread watches for both."""
 
 import asyncio
 import os
@@ -22,7 +22,8 @@ from guards.places import (
 from guards.record import Problem, Record
 
 DEADLINE = 10.0  # seconds that a test may take
-# Seconds of CPU time that one step may keep the loop. Machines for CI are slower.
+# Seconds of CPU time for which one step may keep the loop busy. Machines for CI are
+# slower.
 LONG_STEP = 0.5 if os.environ.get("CI") else 0.25
 LOOKS_EVERY = 0.05  # seconds
 DEBUGGERS = ("bdb", "pdb", "pydevd")
@@ -30,7 +31,7 @@ CALLS_SHOWN = 8
 
 
 class Watchdog:
-    """The thread that looks at the current `Watch` again and again."""
+    """The thread that checks the current `Watch` at regular intervals."""
 
     NAME = "guards"
 
@@ -53,13 +54,13 @@ class Watchdog:
 
 
 class Watch:
-    """Watches one run of a loop on behalf of a test."""
+    """Watches one run of a loop for a test."""
 
     current: ClassVar["Watch | None"] = None
     # Whether pytest has opened pdb.
     in_pdb: ClassVar[bool] = False
-    # Kept in the class: a tool that freezes the clock replaces the functions of `time`
-    # in all modules.
+    # The functions are kept in the class, because a tool that freezes the clock
+    # replaces them in all modules.
     now = staticmethod(time.monotonic)
     cpu_time = staticmethod(time.thread_time)
 
@@ -70,14 +71,15 @@ class Watch:
         self.loop = loop
         self.task = task
         self.outer: Watch | None = None
-        # The deadline, and the message once it is over.
+        # The deadline, and the message after it has passed.
         marker = record.item.get_closest_marker("deadline")
         self.seconds = DEADLINE if marker is None else float(marker.args[0])
         self.ends = self.now() + self.seconds
         self.verdict = ""
         self.cancellations = 0
         self.is_debugged = is_debugging()
-        # Whether the loop has answered the last call, and how long it has not.
+        # Whether the loop has answered the last call, and for how many seconds it has
+        # not.
         self.thread = threading.get_ident()
         self.has_answered = True
         self.cpu_at_call = self.cpu_time()
@@ -102,10 +104,10 @@ class Watch:
             raise pytest.fail.Exception(message, pytrace=False) from None
         error.add_note(message)
 
-    # In the watchdog's thread.
+    # These two run in the watchdog's thread.
 
     def look(self) -> None:
-        """See whether the loop still answers, and whether the deadline is over."""
+        """Check whether the loop still answers and whether the deadline has passed."""
         now = self.now()
         if self.has_answered:
             self.has_answered = False
@@ -132,12 +134,12 @@ class Watch:
             self.calls = calls[:CALLS_SHOWN]
             self.calls.reverse()
 
-    # In the loop.
+    # These run in the loop.
 
     def answer(self) -> None:
-        """Show that the loop runs, and note how long it has taken to answer.
+        """Show that the loop runs; report a problem if it was kept busy for too long.
 
-        The CPU time of the loop's own thread counts, so that a busy machine does not
+        Only the CPU time of the loop's own thread counts, so a busy machine does not
         fail a test.
         """
         cpu = self.cpu_time()
@@ -150,11 +152,11 @@ class Watch:
         self.cpu_at_call = cpu
 
     def expire(self, reason: str) -> None:
-        """Cancel the test, and keep what waits where."""
+        """Cancel the test. The verdict names the lines at which the tasks wait."""
         if self.task.done():
             return
         if not self.verdict:
-            self.verdict = self.what_waits_where(reason)
+            self.verdict = self.describe_tasks(reason)
         self.cancellations += 1
         if self.cancellations > 3:
             # The test swallows every cancellation.
@@ -163,9 +165,9 @@ class Watch:
         else:
             self.task.cancel()
 
-    def what_waits_where(self, reason: str) -> str:
-        """Return a message that begins where the test waits."""
-        lines = ["what waits where:"]
+    def describe_tasks(self, reason: str) -> str:
+        """Return a message that begins with the line at which the test waits."""
+        lines = ["the tasks, and where they wait:"]
         place = None
         for task in sorted(asyncio.all_tasks(self.loop), key=self.is_other_task):
             waits = where_it_waits(task.get_coro())
@@ -176,7 +178,7 @@ class Watch:
         return "\n".join([f"{place}: {reason}", f"    {place.source()}", *lines])
 
     def is_other_task(self, task: Any) -> bool:
-        """Order the tasks: that of the test comes first."""
+        """Return the sort key of a task: the task of the test comes first."""
         return task is not self.task
 
 
@@ -185,9 +187,9 @@ def current_frame(thread: int) -> Any:
 
 
 def is_debugging() -> bool:
-    """Say whether a debugger is attached, so that the test may take any time.
+    """Say whether a debugger is attached. If so, the deadline is off.
 
-    Called in the thread of the test.
+    Must be called in the thread of the test.
     """
     trace = sys.gettrace()
     module = getattr(trace, "__module__", None) or type(trace).__module__

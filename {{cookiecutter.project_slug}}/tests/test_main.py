@@ -1,7 +1,7 @@
 {% filter as_project_test -%}
 """The command line: options, exit status, signals and output.
 
-A few tests start the program as a process; the others call `run` with another `main`.
+Four tests start the program as a process; the others call `run` with another `main`.
 """
 
 import asyncio
@@ -23,7 +23,8 @@ PROGRAM = "{{ cookiecutter.project_slug }}"
 
 Start = Callable[..., Popen[str]]
 
-pytestmark = pytest.mark.deadline(60)  # a process starts slowly on a busy machine
+# The start of a process is slow on a busy machine.
+pytestmark = pytest.mark.deadline(60)
 
 both_signals = pytest.mark.parametrize(
     "signum", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"]
@@ -76,7 +77,7 @@ async def test_it_works(start: Start, working_args: list[str]) -> None:
 
 
 @pytest.mark.asyncio
-async def test_an_expected_failure_is_one_line(
+async def test_an_expected_failure_is_reported_in_one_line(
     start: Start, failing_args: list[str]
 ) -> None:
     status, _, stderr = await finish(start(*failing_args))
@@ -155,7 +156,8 @@ def test_a_signal_while_the_loop_closes_ends_the_process(
     async def generate() -> AsyncGenerator[None]:
         try:
             yield
-        finally:  # runs when the loop closes
+        finally:
+            # This runs when the loop closes.
             signal.raise_signal(signal.SIGINT)
 
     generator = generate()
@@ -177,11 +179,12 @@ async def print_result() -> int:
     return 0
 
 
-def test_a_reader_that_leaves_ends_it_quietly(
+def test_a_closed_pipe_ends_the_program_without_a_message(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     read_end, write_end = os.pipe()
-    os.close(read_end)  # as `| head` does when it has read enough
+    # `| head` does the same when it has read enough.
+    os.close(read_end)
     monkeypatch.setattr(program, "main", print_result)
     with os.fdopen(write_end, "w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
@@ -191,7 +194,7 @@ def test_a_reader_that_leaves_ends_it_quietly(
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 @pytest.mark.parametrize("arguments", [[], ["--help"]], ids=["main", "help"])
-def test_a_full_disk_behind_stdout_is_one_line(
+def test_a_full_disk_is_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     arguments: list[str],
@@ -207,7 +210,8 @@ def test_a_result_that_cannot_be_printed_is_a_failure(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(program, "main", print_result)
-    monkeypatch.setattr(sys, "stdout", None)  # as after `>&-`
+    # Python sets this if the program is started with `>&-`.
+    monkeypatch.setattr(sys, "stdout", None)
     assert program.run([]) == 1
     sys.stdout.close()
     assert capfd.readouterr().err == f"{PROGRAM}: [Errno 9] Bad file descriptor\n"

@@ -48,7 +48,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         message = " ".join(str(error).split())
         print(f"{PROGRAM}: {message} See --help.", file=sys.stderr)
         return 2
-    except OSError as error:  # printing the help text failed
+    except OSError as error:
+        # Printing the help text has failed.
         report_output_error(error)
         return 1
     if work is None:
@@ -57,15 +58,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         with original_signal_handlers(), asyncio.Runner() as runner:
             return runner.run(run_until_signal(work))
-    except* OSError as group:  # also from a task, in an ExceptionGroup
+    except* OSError as group:
+        # Also finds an error of a task, which is inside an ExceptionGroup.
         report_output_error(first_error(group))
     return 1
 
 
 def parse(arguments: Sequence[str] | None) -> Coroutine[Any, Any, int] | None:
-    """Return the call of `main` that the arguments ask for.
+    """Return the call of `main` with the arguments, as a coroutine.
 
-    Returns None if they ask for --help or --version, which have been printed.
+    Returns None after --help and --version, which are printed here.
     """
     app = cyclopts.App(
         name=PROGRAM,
@@ -77,7 +79,9 @@ def parse(arguments: Sequence[str] | None) -> Coroutine[Any, Any, int] | None:
     app.default(main)
     command, bound, _ = app.parse_args(arguments)
     work = command(*bound.args, **bound.kwargs)
-    return work if asyncio.iscoroutine(work) else None
+    if asyncio.iscoroutine(work):
+        return work
+    return None
 
 
 # --- Signals
@@ -125,33 +129,34 @@ def original_signal_handlers() -> Iterator[None]:
 
 
 def prepare_output() -> None:
-    """Make stdout and stderr usable where they are closed, piped or not in UTF-8."""
+    """Make stdout and stderr usable if they are closed, piped or not in UTF-8."""
     if sys.stdout is None:
-        # Cannot be written to, so a program that prints fails: its results would be
-        # lost without an error.
+        # The replacement cannot be written to, so a program that prints fails.
+        # Otherwise its results would be lost without an error.
         unwritable = os.open(os.devnull, os.O_RDONLY)
         sys.stdout = open(unwritable, "w", encoding="utf-8")  # noqa: SIM115 - kept open
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - kept open
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # The reader of a pipe gets each line at once. A character that the encoding
-            # does not have is written as an escape sequence.
+            # The reader of a pipe receives each line at once. Characters that the
+            # encoding lacks are written as escape sequences.
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
 
 
 class StderrHandler(logging.Handler):
     """Logs to stderr.
 
-    It looks up `sys.stderr` each time, since a progress bar replaces it with a stream
-    that prints above the bar.
+    It looks up `sys.stderr` for each message, because a progress bar replaces it with
+    a stream that prints above the bar.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             print(self.format(record), file=sys.stderr)
         except OSError:
-            pass  # stderr has no reader; the work goes on
+            # stderr has no reader. The program continues.
+            pass
 
 
 def first_error(group: BaseException) -> BaseException:
@@ -163,10 +168,11 @@ def first_error(group: BaseException) -> BaseException:
 
 def report_output_error(error: BaseException) -> None:
     """Explain why the output could not be written, in one line on stderr."""
-    # Python flushes stdout when it exits, and what is still buffered would fail again.
+    # Python flushes stdout when it exits. The text in the buffer would fail again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
-        return  # the reader has read enough, as `| head` does
+        # The reader has closed the pipe, as `| head` does. That is not an error.
+        return
     print(f"{PROGRAM}: {error}", file=sys.stderr)
 
 
