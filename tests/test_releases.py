@@ -7,7 +7,7 @@ import pytest
 
 from tools.release_notes import notes
 
-from .conftest import STARTERS, TEMPLATE, Render, Run
+from .conftest import QUESTIONS, STARTERS, TEMPLATE, Render, Run
 
 pytestmark = pytest.mark.quick
 
@@ -46,6 +46,12 @@ def test_a_tag_that_is_not_the_version_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=reason):
         notes(tag, CHANGELOG, version)
+
+
+def test_the_version_of_the_template_has_notes() -> None:
+    changelog = (TEMPLATE / "CHANGELOG.md").read_text(encoding="utf-8")
+    version = QUESTIONS["_version"]
+    assert "starters" in notes(f"v{version}", changelog, version)
 
 
 def test_a_refused_tag_prints_one_line(run: Run) -> None:
