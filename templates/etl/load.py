@@ -5,7 +5,6 @@ has been loaded, and `rejects` holds the rows that were rejected.
 """
 
 import asyncio
-import sqlite3
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -14,7 +13,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib import import_module
@@ -25,17 +24,17 @@ import sqlalchemy as sa
 from pydantic import BaseModel
 from pydantic_core import to_json
 from sqlalchemy import Column, Table, Text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from .database_urls import parse_database_url
+from .engine import create_tables, open_engine
 from .models import Int64, metadata
 from .pipeline import Batch, Reject
 
 # Preparing more rows at a time would block the event loop.
 ROWS_PER_STATEMENT = 1000
-# How long to wait for the connection, and for another program that writes to SQLite.
-DATABASE_TIMEOUT = 60.0  # seconds
+# Time limit for connecting, and for waiting for another program that writes to the same
+# SQLite file, in seconds.
+DATABASE_TIMEOUT = 60.0
 
 REJECTS = Table(
     "rejects",
@@ -63,53 +62,12 @@ async def connect(database_url: str) -> AsyncIterator[AsyncConnection]:
     Raises ValueError for a URL that is not usable, and OSError or SQLAlchemyError if
     the database cannot be opened.
     """
-    engine = await asyncio.to_thread(create_engine, database_url)
-    async with engine.connect() as connection:
-        if engine.name == "sqlite":
-            # Wait for the disk only now and then. After a power cut the last batches
-            # may be missing, but with their positions: the next load repeats them.
-            await connection.exec_driver_sql("PRAGMA synchronous=NORMAL")
-            await connection.commit()
-        await create_tables(connection)
-        yield connection
-
-
-def create_engine(database_url: str) -> AsyncEngine:
-    """Return an engine for the database."""
-    url, connect_args = parse_database_url(database_url)
-    connect_args = {"timeout": DATABASE_TIMEOUT} | connect_args
-    engine = create_async_engine(url, poolclass=sa.NullPool, connect_args=connect_args)
-    if engine.name == "sqlite":
-        path = url.database or ""
-        if not path.startswith("file:"):
-            prepare_file(Path(path))
-    return engine
-
-
-def prepare_file(path: Path) -> None:
-    """Create a SQLite file, and let others read it during a load.
-
-    Raises OSError if the file cannot be opened. aiosqlite could do that, too, but then
-    its thread would outlive the event loop.
-    """
-    path.open("ab").close()
-    with closing(sqlite3.connect(path)) as connection:
-        # If several programs do this at the same moment, one succeeds. That is enough.
-        with suppress(sqlite3.Error):
-            connection.execute("PRAGMA journal_mode=WAL")
-
-
-async def create_tables(connection: AsyncConnection) -> None:
-    """Create the tables that do not exist. Other loads may do so at the same moment."""
-    async with connection.begin():
-        if connection.dialect.name == "sqlite":
-            for table in metadata.sorted_tables:
-                await connection.execute(CreateTable(table, if_not_exists=True))
-                for index in table.indexes:
-                    await connection.execute(CreateIndex(index, if_not_exists=True))
-        else:
-            await connection.exec_driver_sql("SELECT pg_advisory_xact_lock(1)")
-            await connection.run_sync(metadata.create_all)
+    async with open_engine(
+        database_url, pool_size=1, timeout=DATABASE_TIMEOUT
+    ) as engine:
+        await create_tables(engine, metadata)
+        async with engine.connect() as connection:
+            yield connection
 
 
 # --- Batches

@@ -1,6 +1,7 @@
 """The program: its exit status, and its stages."""
 
 import asyncio
+import gc
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -173,3 +174,26 @@ async def test_a_batch_of_any_size_leaves_the_loop_free_and_progress_is_logged(
     source = make("sales.csv", "".join(["id,item,day,cents\n", *lines]))
     assert await load(source, batch=10**30) == 0
     assert await execute(sqlite_url, "SELECT count(*) FROM sales") == [(20_000,)]
+
+
+@pytest.mark.asyncio
+async def test_python_seldom_searches_for_cycles_during_a_load(
+    make: Make, load: Load
+) -> None:
+    lines = [f"{n},tea,2026-05-31,1\n" for n in range(1, 20_001)]
+    source = make("sales.csv", "".join(["id,item,day,cents\n", *lines]))
+    threshold = gc.get_threshold()
+    searches = 0
+
+    def count(phase: str, _info: dict[str, int]) -> None:
+        nonlocal searches
+        if phase == "start":
+            searches += 1
+
+    gc.callbacks.append(count)
+    try:
+        assert await load(source) == 0
+    finally:
+        gc.callbacks.remove(count)
+    assert searches < 20
+    assert gc.get_threshold() == threshold

@@ -137,7 +137,7 @@ async def test_a_database_that_is_down_is_explained(
     mocker: MockerFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    create = mocker.patch.object(load, "create_async_engine", autospec=True)
+    create = mocker.patch.object(load, "open_engine", autospec=True)
     create.side_effect = OSError("connection refused")
     assert await main(csv_file, database_url=sqlite_url, rejects=rejects) == 1
     assert capsys.readouterr().err == f"{csv_file}: connection refused\n"
