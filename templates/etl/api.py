@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from aiohttp import ClientError, ClientSession, ClientTimeout
-from pydantic_core import from_json
+from aiohttp import ClientError, ClientResponseError, ClientSession, ClientTimeout
 from yarl import URL
 
-from .pipeline import Batch, Record, SourceError
+from .json_objects import AmbiguousObject, parse_json
+from .pipeline import Batch, Record, Reject, SourceError
 from .retries import RateLimit, RateLimitError, retry
 from .text import mask_credentials
 
@@ -78,15 +78,16 @@ class ApiSource:
         self._seen.add(url)
         page = await self._request(url)
         try:
-            content = from_json(page.body)
+            content = parse_json(page.body)
         except ValueError as error:
-            raise SourceError(f"{readable(url)}: not JSON: {error}") from error
+            raise SourceError(f"not JSON: {error}", readable(url)) from error
         items = find_items(content, self._items, url)
-        records = [
-            Record(number, item, item)
-            for number, item in enumerate(items, previous.line + 1)
-        ]
-        batch = Batch(line=previous.line + len(items), records=records)
+        batch = Batch(line=previous.line + len(items))
+        for number, item in enumerate(items, previous.line + 1):
+            if isinstance(item, AmbiguousObject):
+                batch.rejects.append(Reject(number, item, str(item)))
+            else:
+                batch.records.append(Record(number, item, item))
         next_url = find_next(page, content)
         if next_url is not None:
             self._refuse_circle(url, next_url)
@@ -100,8 +101,8 @@ class ApiSource:
     def _refuse_circle(self, url: URL, next_url: URL) -> None:
         if next_url in self._seen:
             raise SourceError(
-                f"{readable(url)}: its next page is {readable(next_url)}, which has "
-                "been read before"
+                f"its next page is {readable(next_url)}, which has been read before",
+                readable(url),
             )
 
     async def _request(self, url: URL) -> Page:
@@ -119,10 +120,13 @@ class ApiSource:
                 deadline=loop.time() + MAX_PAGE_SECONDS,
             )
         except TimeoutError as error:
-            raise SourceError(f"{readable(url)}: timed out") from error
+            raise SourceError("timed out", readable(url)) from error
+        except ClientResponseError as error:
+            reason = f"{error.status} {error.message}"
+            raise SourceError(reason, readable(url)) from error
         except (ClientError, RateLimitError, ValueError) as error:
             reason = mask_credentials(str(error) or repr(error))
-            raise SourceError(f"{readable(url)}: {reason}") from error
+            raise SourceError(reason, readable(url)) from error
 
     async def _attempt(self, url: URL) -> Page:
         headers: Mapping[str, str] = {}
@@ -185,16 +189,14 @@ def find_items(content: object, names: str | None, url: URL) -> list[object]:
     if names is not None:
         for name in names.split("."):
             if not isinstance(found, dict) or name not in found:
-                raise SourceError(f"{readable(url)}: no {names} in {describe(content)}")
+                raise SourceError(f"no {names} in {describe(content)}", readable(url))
             found = found[name]
     if isinstance(found, list):
         return found
+    reason = f"expected a list, but got {describe(found)}"
     if names is None and isinstance(found, dict):
-        raise SourceError(
-            f"{readable(url)}: expected a list, but got {describe(found)}: name the "
-            "list with --items"
-        )
-    raise SourceError(f"{readable(url)}: expected a list, but got {describe(found)}")
+        reason += ": name the list with --items"
+    raise SourceError(reason, readable(url))
 
 
 def describe(content: object) -> str:

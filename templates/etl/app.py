@@ -142,7 +142,7 @@ async def main(
     except* EXPECTED_ERRORS as group:
         failure = first_error(group)
     if failure is not None:
-        print(f"{one_line(source)}: {one_line(failure)}", file=sys.stderr)
+        print(explain(source, failure), file=sys.stderr)
         return 1
 
     seconds = time.monotonic() - started
@@ -252,6 +252,14 @@ def first_error(group: BaseException) -> BaseException:
     while isinstance(group, BaseExceptionGroup):
         group = group.exceptions[0]
     return group
+
+
+def explain(source: str, error: BaseException) -> str:
+    """Return one line that says where an error is, and what it is."""
+    place = source
+    if isinstance(error, SourceError) and error.place is not None:
+        place = error.place
+    return f"{one_line(place)}: {one_line(error)}"
 
 
 def one_line(text: object) -> str:

@@ -14,15 +14,15 @@ import select
 import sys
 import threading
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol, TextIO
 
 from pydantic import BaseModel
-from pydantic_core import from_json
 
+from .json_objects import AmbiguousObject, parse_json
 from .pipeline import LINE_FIELD, Batch, Record, Reject
 
 STDIN = "-"
@@ -494,8 +494,8 @@ def match_columns(header: list[str], model: type[BaseModel]) -> list[str]:
         has_column = name.casefold() in names or field_name == LINE_FIELD
         if field.is_required() and not has_column:
             missing.append(name)
-    for name in names:
-        if name and names.count(name) > 1:
+    for name, count in Counter(names).items():
+        if name and count > 1:
             raise ValueError(f"the header has more than one column {name}")
     if missing:
         raise ValueError(
@@ -527,9 +527,12 @@ class NdjsonRecords:
 
     def _add(self, batch: Batch, number: int, line: str) -> None:
         try:
-            values = from_json(line.encode())
+            values = parse_json(line.encode())
         except ValueError as error:
             batch.rejects.append(Reject(number, line, f"not JSON: {error}"))
+            return
+        if isinstance(values, AmbiguousObject):
+            batch.rejects.append(Reject(number, line, str(values)))
         else:
             batch.records.append(Record(number, line, values))
 

@@ -11,7 +11,14 @@ LINE_FIELD = "line"
 
 
 class SourceError(Exception):
-    """The source cannot be loaded, for a reason of one line."""
+    """The source cannot be loaded, for a reason of one line.
+
+    `place` is the page where the error is, if the source has pages.
+    """
+
+    def __init__(self, reason: str, place: str | None = None) -> None:
+        super().__init__(reason)
+        self.place = place
 
 
 @dataclass(slots=True)

@@ -331,6 +331,37 @@ async def test_rejects_are_valid_json_even_if_an_item_is_not(
     }
 
 
+@pytest.mark.asyncio
+async def test_an_item_with_a_repeated_key_is_rejected(
+    api_url: str, script: Script, load: Load, rejects: Path
+) -> None:
+    tea = '"item": "tea", "day": "2026-05-31", "cents": 5'
+    page = f'{{"data": [{{"id": 1, {tea}}}, {{"id": 2, {tea}, "id": 3}}]}}'
+    script.append(web.Response(text=page))
+    assert await load(api_url, items="data") == 0
+    reject = json.loads(read_rejects(rejects))
+    assert reject["line"] == 2
+    assert reject["reason"] == "the key id occurs more than once"
+    assert reject["row"]["id"] == 3
+
+
+@pytest.mark.asyncio
+async def test_an_error_names_its_page_once(
+    api_url: str, script: Script, load: Load, capsys: Capture
+) -> None:
+    url = f"{api_url}?token=secret"
+    script.append(web.Response(status=404))
+    assert await load(url) == 1
+    assert capsys.readouterr().err == f"{api_url}?token=***: 404 Not Found\n"
+    link = {"Link": '</sales?page=2>; rel="next"'}
+    script += [web.json_response([], headers=link), web.Response(text="<html>")]
+    assert await load(url) == 1
+    page = f"{api_url}?page=2"
+    assert capsys.readouterr().err == (
+        f"{page}: not JSON: expected value at line 1 column 1\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [

@@ -324,6 +324,26 @@ async def test_lines_that_are_no_json_object_are_rejected(
     assert [line for line, _, _ in refused()] == [1, 2, 3, 4, 5, 6, 7]
 
 
+@pytest.mark.asyncio
+async def test_a_row_with_a_repeated_key_is_rejected(
+    make: Make, load: Load, sold: Sold, refused: Refused
+) -> None:
+    rows = [
+        '{"id": 1, "item": "a: b", "day": "2026-05-31", "cents": 5, "note": {"a": 1}}',
+        '{"id": 2, "item": "tea", "day": "2026-05-31", "cents": 5, "id": 20}',
+        '{"id": 3, "item": "tea", "day": "2026-05-31", "cents": 5, "cents": 5}',
+        '{"id": 4, "item": "tea", "day": "2026-05-31", "cents": 5, "i\\u0064": 40}',
+        '{"id": 5, "item": "tea", "day": "2026-05-31", "cents": 5, "ID": 50}',
+    ]
+    assert await load(make("sales.ndjson", "\n".join(rows)), max_rejects=1) == 0
+    assert [row[0] for row in await sold()] == [1, 5]
+    assert refused() == [
+        (2, "the key id occurs more than once", rows[1] + "\n"),
+        (3, "the key cents occurs more than once", rows[2] + "\n"),
+        (4, "the key id occurs more than once", rows[3] + "\n"),
+    ]
+
+
 # --- Delimiters, encodings, compression
 
 
