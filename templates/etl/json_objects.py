@@ -1,7 +1,7 @@
 """Parse JSON, and find objects in which a key occurs more than once.
 
-JSON parsers keep the last value of such a key. In a load the other values would be
-lost without a message, and one of them may be the right one.
+JSON parsers keep the last value of such a key and drop the others without a message.
+But it is not known which value is right, so such an object must not be loaded.
 """
 
 import json
@@ -10,7 +10,7 @@ from pydantic_core import from_json
 
 
 class AmbiguousObject(dict[str, object]):
-    """A JSON object in which a key occurs more than once, with its last value."""
+    """A JSON object in which a key occurs more than once. It has the last value."""
 
     def __init__(self, pairs: list[tuple[str, object]]) -> None:
         super().__init__()
@@ -25,21 +25,22 @@ class AmbiguousObject(dict[str, object]):
 
 
 def parse_json(text: bytes) -> object:
-    """Return the value of a JSON text. Its ambiguous objects are `AmbiguousObject`.
+    """Return the value of a JSON text.
 
-    Raises ValueError if the text is not JSON.
+    An object in which a key occurs more than once becomes an AmbiguousObject. Raises
+    ValueError if the text is not JSON.
     """
     value = from_json(text)
-    # Each key is followed by a colon. If all colons of the text belong to keys of the
-    # object, none of its keys is repeated. This is so for most rows, and the parser
-    # below takes four times as long.
+    # Each key in the text is followed by a colon. If there are as many colons as keys
+    # in the object, no key is repeated. Most rows end here, which saves time: the
+    # parser below takes four times as long.
     if isinstance(value, dict) and len(value) == text.count(b":"):
         return value
     return PARSER.decode(text.decode())
 
 
 def make_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return the object with these keys and values."""
+    """Return the object that has these keys and values."""
     value = dict(pairs)
     if len(value) < len(pairs):
         return AmbiguousObject(pairs)

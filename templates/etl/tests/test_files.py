@@ -173,6 +173,15 @@ async def test_a_quote_that_is_never_closed_stops_the_load(
 
 
 @pytest.mark.asyncio
+async def test_a_quote_that_is_never_closed_is_found_quickly_in_a_large_file(
+    make: Make, load: Load, capsys: Capture
+) -> None:
+    content = f'{HEADER}1,"tea,2026-05-31,5\n' + TEA * 100_000
+    assert await load(make("sales.csv", content)) == 1
+    assert "line 2: a quote is opened" in capsys.readouterr().err
+
+
+@pytest.mark.asyncio
 async def test_a_long_quoted_field_and_many_short_lines_are_read(
     make: Make, load: Load, sold: Sold
 ) -> None:
@@ -202,7 +211,7 @@ async def test_names_of_columns_match_without_case_and_spaces(
         ("id,item,cents,note,note", "the header has more than one column note"),
         ("id,item,note", "the header has no column day, cents: its columns are id,"),
         ('id,"item', "line 1: a quote is opened and never closed"),
-        ('id,"item"x', "the header is no CSV: ',' expected after '\"'"),
+        ('id,"item"x', "the header is not valid CSV: ',' expected after '\"'"),
     ],
 )
 @pytest.mark.asyncio
@@ -550,7 +559,7 @@ async def test_standard_input_is_loaded_but_cannot_be_resumed(
     stdout, stderr = await process.communicate((HEADER + TEA + "bad").encode())
     assert process.returncode == 0
     assert stdout.startswith(b"rows: 2 read, 1 loaded, 1 rejected")
-    assert b"a load that is stopped starts again" in stderr
+    assert b"if this load is stopped, it cannot be resumed" in stderr
     assert await sold() == [(1, "TEA", "2026-05-31", 5)]
     assert await execute(sqlite_url, "SELECT * FROM cursors") == []
     assert json.loads((tmp_path / "rejects.ndjson").read_text())["source"] == "-"
