@@ -1,4 +1,4 @@
-"""The program: its exit status, and its stages."""
+"""The program: its exit status and its stages."""
 
 import asyncio
 import gc
@@ -28,7 +28,7 @@ def load(sqlite_url: str, rejects: Path) -> Load:
 
 
 @pytest.mark.asyncio
-async def test_it_says_what_it_did(csv_file: str, load: Load, capsys: Capture) -> None:
+async def test_it_prints_the_counts(csv_file: str, load: Load, capsys: Capture) -> None:
     assert await load(csv_file) == 0
     stdout, stderr = capsys.readouterr()
     assert stdout.startswith("rows: 8 read, 7 loaded, 1 rejected; ")
@@ -89,7 +89,7 @@ async def test_after_a_failure_the_rejects_that_were_saved_are_in_the_file(
     saved = asyncio.Event()
     save = Loader.save
 
-    async def save_and_tell(self: Loader, batch: Batch) -> None:
+    async def save_and_notify(self: Loader, batch: Batch) -> None:
         await save(self, batch)
         saved.set()
 
@@ -99,7 +99,7 @@ async def test_after_a_failure_the_rejects_that_were_saved_are_in_the_file(
         return await read_page(self, previous)
 
     read_page = ApiSource.read
-    monkeypatch.setattr(Loader, "save", save_and_tell)
+    monkeypatch.setattr(Loader, "save", save_and_notify)
     monkeypatch.setattr(ApiSource, "read", read)
     pages[0].append("bad")
     link = {"Link": '</sales?page=2>; rel="next"'}
@@ -134,7 +134,7 @@ async def test_a_slow_stage_slows_down_those_before_it(buffer: int, most: int) -
     for _ in range(20):
         await asyncio.sleep(0)
     # One batch is in the slow stage, five (or one) are in the queue, and one waits for
-    # a place there.
+    # room in the queue.
     assert made == most
     work.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -143,9 +143,7 @@ class Numbered(BaseModel):
     item: str
 
 
-def test_the_field_line_is_the_number_of_the_line_if_the_row_has_no_such_value() -> (
-    None
-):
+def test_the_line_number_is_added_if_the_row_has_no_such_value() -> None:
     batch = Batch(
         records=[
             Record(2, "tea", {"item": "tea"}),
