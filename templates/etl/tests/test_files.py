@@ -173,6 +173,16 @@ async def test_a_quote_that_is_never_closed_stops_the_load(
 
 
 @pytest.mark.asyncio
+async def test_a_quote_that_is_never_closed_stops_the_load_of_a_file_of_any_length(
+    make: Make, load: Load, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MAX_RECORD_LENGTH", 200)
+    content = f'{HEADER}{TEA}2,"milk,2026-05-31,5\n' + TEA * 100
+    assert await load(make("sales.csv", content)) == 1
+    assert "line 3: a quote is opened and never closed" in capsys.readouterr().err
+
+
+@pytest.mark.asyncio
 async def test_a_quote_that_is_never_closed_is_found_quickly_in_a_large_file(
     make: Make, load: Load, capsys: Capture
 ) -> None:
