@@ -123,7 +123,7 @@ async def main(
             line of the file decides.
         encoding: Encoding of a file that has no byte order mark.
         items: Name of the list in a page of the API, if a page is an object.
-        header: Header for the API, as in "Authorization: Bearer x"; may be repeated.
+        header: Header to send, as in "Authorization: Bearer x"; may be repeated.
         timeout: Time limit for one attempt, in seconds.
         attempts: Maximum number of attempts.
     """

@@ -270,6 +270,8 @@ async def test_another_server_gets_no_credentials(
 
 # --- Errors
 
+GOOD = {"id": 2, "item": "tea", "day": "2026-05-31", "cents": 5}
+
 
 @pytest.mark.parametrize("error", [429, 500, 503, "cut", "drop", "hang"])
 @pytest.mark.virtual_clock
@@ -338,9 +340,8 @@ async def test_rejects_are_valid_json_even_if_an_item_is_not(
 async def test_an_item_with_a_repeated_key_is_rejected(
     api_url: str, script: Script, load: Load, rejects: Path
 ) -> None:
-    tea = '"item": "tea", "day": "2026-05-31", "cents": 5'
-    page = f'{{"data": [{{"id": 1, {tea}}}, {{"id": 2, {tea}, "id": 3}}]}}'
-    script.append(web.Response(text=page))
+    text = json.dumps({"data": [GOOD, GOOD | {"key": 3}]})
+    script.append(web.Response(text=text.replace("key", "id")))
     assert await load(api_url, items="data") == 0
     reject = json.loads(read_rejects(rejects))
     assert reject["line"] == 2
