@@ -1,7 +1,7 @@
-"""Extract rows from an HTTP API that answers with pages of JSON.
+"""Extract rows from an HTTP API that returns pages of JSON.
 
-A page is a list of items, or an object that contains the list. The next page is in the
-header `Link: <...>; rel="next"`, or in the object under `next` or `links.next`.
+A page is a list of items, or an object that contains the list. The URL of the next page
+is in the header `Link: <...>; rel="next"`, or in the object as `next` or `links.next`.
 """
 
 import asyncio
@@ -9,15 +9,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from aiohttp import ClientError, ClientSession, ClientTimeout
-from pydantic_core import from_json
+from aiohttp import ClientError, ClientResponseError, ClientSession, ClientTimeout
 from yarl import URL
 
-from .pipeline import Batch, Record, SourceError
+from .json_objects import AmbiguousObject, parse_json
+from .pipeline import Batch, Record, Reject, SourceError
 from .retries import RateLimit, RateLimitError, retry
 from .text import mask_credentials
 
-# One page may take so long, with all retries and with all pauses that the API asks for.
+# Time limit for one page, with all attempts and with the pauses that the API requires.
 MAX_PAGE_SECONDS = 900.0
 
 # A link in a Link header: `<URL>; name=value; name="value"`.
@@ -39,11 +39,11 @@ class Page:
 class ApiSource:
     """The rows of an API, in batches of one page.
 
-    `url` is that of the first page. `items` is the name of the list in each page, or
+    `url` is the URL of the first page. `items` is the name of the list in each page, or
     several names with dots between them; without it, a page must be a list. `headers`
-    and the credentials in the URL are sent to the server of the first page only.
+    and the credentials in the URL are sent only to the server of the first page.
     `timeout` is the time limit for one attempt, in seconds. Raises SourceError if the
-    URL is not valid.
+    URL or a header is not valid.
     """
 
     is_resumable = True
@@ -57,7 +57,8 @@ class ApiSource:
         timeout: float = 60.0,
         attempts: int = 5,
     ) -> None:
-        # Written to the database and to the rejects: no place for a password.
+        # This name is saved in the database and in the rejects, so it must not contain
+        # a password.
         self.name = mask_credentials(url)
         self._first = parse_url(url)
         self._items = items
@@ -65,9 +66,10 @@ class ApiSource:
         self._attempts = attempts
         self._rate_limit = RateLimit()
         self._seen: set[URL] = set()
-        # `trust_env`: proxies and passwords as the environment and .netrc have them.
         self._session = ClientSession(
-            timeout=ClientTimeout(total=timeout), trust_env=True
+            timeout=ClientTimeout(total=timeout),
+            # Use the proxies of the environment and the passwords in .netrc.
+            trust_env=True,
         )
 
     async def read(self, previous: Batch) -> Batch:
@@ -78,15 +80,16 @@ class ApiSource:
         self._seen.add(url)
         page = await self._request(url)
         try:
-            content = from_json(page.body)
+            content = parse_json(page.body)
         except ValueError as error:
-            raise SourceError(f"{readable(url)}: not JSON: {error}") from error
+            raise SourceError(f"not JSON: {error}", readable(url)) from error
         items = find_items(content, self._items, url)
-        records = [
-            Record(number, item, item)
-            for number, item in enumerate(items, previous.line + 1)
-        ]
-        batch = Batch(line=previous.line + len(items), records=records)
+        batch = Batch(line=previous.line + len(items))
+        for number, item in enumerate(items, previous.line + 1):
+            if isinstance(item, AmbiguousObject):
+                batch.rejects.append(Reject(number, item, str(item)))
+            else:
+                batch.records.append(Record(number, item, item))
         next_url = find_next(page, content)
         if next_url is not None:
             self._refuse_circle(url, next_url)
@@ -100,8 +103,8 @@ class ApiSource:
     def _refuse_circle(self, url: URL, next_url: URL) -> None:
         if next_url in self._seen:
             raise SourceError(
-                f"{readable(url)}: its next page is {readable(next_url)}, which has "
-                "been read before"
+                f"its next page is {readable(next_url)}, which has been read before",
+                readable(url),
             )
 
     async def _request(self, url: URL) -> Page:
@@ -119,10 +122,13 @@ class ApiSource:
                 deadline=loop.time() + MAX_PAGE_SECONDS,
             )
         except TimeoutError as error:
-            raise SourceError(f"{readable(url)}: timed out") from error
+            raise SourceError("timed out", readable(url)) from error
+        except ClientResponseError as error:
+            reason = f"{error.status} {error.message}"
+            raise SourceError(reason, readable(url)) from error
         except (ClientError, RateLimitError, ValueError) as error:
             reason = mask_credentials(str(error) or repr(error))
-            raise SourceError(f"{readable(url)}: {reason}") from error
+            raise SourceError(reason, readable(url)) from error
 
     async def _attempt(self, url: URL) -> Page:
         headers: Mapping[str, str] = {}
@@ -140,9 +146,9 @@ class ApiSource:
 
 
 def parse_url(text: str) -> URL:
-    """Return a URL as it is written. Raises SourceError if it is not an HTTP URL."""
+    """Return a URL without changing it. Raises SourceError if it is not an HTTP URL."""
     try:
-        # Quoting it again would change what a signed URL says.
+        # If a signed URL were quoted again, its signature would no longer match.
         is_quoted = text.isascii() and " " not in text
         url = URL(text, encoded=is_quoted)
         url.origin()
@@ -176,29 +182,27 @@ def parse_headers(headers: Iterable[str]) -> dict[str, str]:
     return parsed
 
 
-# --- What a page says
+# --- The content of a page
 
 
 def find_items(content: object, names: str | None, url: URL) -> list[object]:
-    """Return the list of items in a page. Raises SourceError if there is none."""
+    """Return the list of items in a page. Raises SourceError if there is no list."""
     found = content
     if names is not None:
         for name in names.split("."):
             if not isinstance(found, dict) or name not in found:
-                raise SourceError(f"{readable(url)}: no {names} in {describe(content)}")
+                raise SourceError(f"no {names} in {describe(content)}", readable(url))
             found = found[name]
     if isinstance(found, list):
         return found
+    reason = f"expected a list, but got {describe(found)}"
     if names is None and isinstance(found, dict):
-        raise SourceError(
-            f"{readable(url)}: expected a list, but got {describe(found)}: name the "
-            "list with --items"
-        )
-    raise SourceError(f"{readable(url)}: expected a list, but got {describe(found)}")
+        reason += ": name the list with --items"
+    raise SourceError(reason, readable(url))
 
 
 def describe(content: object) -> str:
-    """Return what a page contains, for a message."""
+    """Return a description of a page for a message."""
     if isinstance(content, dict):
         names = [str(name) for name in content]
         return f"an object with the names {', '.join(names[:20]) or '(none)'}"
@@ -224,6 +228,6 @@ def find_next(page: Page, content: object) -> URL | None:
 
 
 def resolve(base: URL, link: str) -> URL:
-    """Return the URL that a link in a page leads to."""
+    """Return the absolute URL of a link in a page."""
     target = base.join(URL(link, encoded=link.isascii()))
     return without_credentials(parse_url(str(target)))

@@ -1,7 +1,7 @@
-"""Extract rows from CSV and NDJSON files, compressed ones too, or from standard input.
+"""Extract rows from CSV and NDJSON files, also compressed, or from standard input.
 
 A position in a file is the number of characters before it, after decompression and
-decoding. So it exists for every encoding, and always stands between two records.
+decoding. So it works for every encoding. It is always between two records.
 """
 
 import asyncio
@@ -14,30 +14,33 @@ import select
 import sys
 import threading
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol, TextIO
 
 from pydantic import BaseModel
-from pydantic_core import from_json
 
+from .json_objects import AmbiguousObject, parse_json
 from .pipeline import LINE_FIELD, Batch, Record, Reject
 
 STDIN = "-"
 STDIN_DESCRIPTOR = 0
 
+# These lengths are in characters.
 # A longer record is rejected without being parsed.
-MAX_RECORD_LENGTH = 16 * 2**20  # characters
+MAX_RECORD_LENGTH = 16 * 2**20
 TOO_LONG = f"longer than {MAX_RECORD_LENGTH:,} characters"
+# The rejects contain the beginning of a record that is too long.
+MAX_EXCERPT_LENGTH = 1000
 # A batch ends after this many characters, even if it has few rows.
-MAX_BATCH_LENGTH = 16 * 2**20  # characters
-# So much of a record that is too long is kept with its reason.
-MAX_EXCERPT_LENGTH = 1000  # characters
-SKIP_LENGTH = 2**20  # characters read at a time on the way to a position
+MAX_BATCH_LENGTH = 16 * 2**20
+# The text before a position is skipped in pieces of this length.
+SKIP_LENGTH = 2**20
 
-POLL_INTERVAL = 0.2  # seconds between two checks whether to stop waiting for input
+# How often a thread that waits for input checks whether to stop, in seconds.
+POLL_INTERVAL = 0.2
 
 CSV_SUFFIXES = (".csv", ".tsv")
 NDJSON_SUFFIXES = (".ndjson", ".jsonl", ".json")
@@ -45,7 +48,7 @@ DELIMITERS = ",;\t"
 QUOTE = '"'
 
 GZIP_MAGIC = b"\x1f\x8b"
-# UTF-32 first: its mark begins with the one of UTF-16.
+# UTF-32 comes first, because its mark begins with the mark of UTF-16.
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -58,9 +61,9 @@ BYTE_ORDER_MARKS = {
 class FileSource:
     """The rows of a file, in batches.
 
-    `path` is "-" for standard input. `encoding` applies to a file without a byte order
-    mark. Without a `delimiter`, the name of the file or its header decides. Raises
-    OSError if there is no such file.
+    `path` is "-" for standard input. `encoding` is for a file without a byte order
+    mark. Without a `delimiter`, it is found by the name of the file or by its header.
+    Raises OSError if there is no such file.
     """
 
     def __init__(
@@ -83,10 +86,11 @@ class FileSource:
         if path != STDIN:
             os.stat(path)
             self.is_resumable = Path(path).is_file()
-            # The same name from every folder, and one that a database can hold.
+            # The name must not depend on the current folder, and a database must be
+            # able to store it.
             absolute = str(Path(path).absolute())
             self.name = absolute.encode("utf-8", "backslashreplace").decode()
-        # A read that was cancelled goes on in its thread, which has the lock.
+        # A thread cannot be cancelled: it holds this lock until it has read its batch.
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._files = ExitStack()
@@ -95,17 +99,17 @@ class FileSource:
     async def read(self, previous: Batch) -> Batch:
         """Return the batch after `previous`.
 
-        Raises OSError or ValueError if the file cannot be read on.
+        Raises OSError or ValueError if the next rows cannot be read.
         """
         return await asyncio.to_thread(self._read, previous)
 
     async def aclose(self) -> None:
-        """Close the file, or let the thread do so that is reading it."""
+        """Close the file, or let the thread close it that is reading it."""
         self._stopped.set()
         self._close_if_stopped()
 
     def _close_if_stopped(self) -> None:
-        # The lock is taken if a thread is reading. It calls this method afterwards.
+        # A thread that is reading holds the lock. It calls this method at its end.
         if self._stopped.is_set() and self._lock.acquire(blocking=False):
             self._files.close()
             self._lock.release()
@@ -126,11 +130,12 @@ class FileSource:
                 return read_batch(self._records, self._batch_size)
             except (EOFError, zlib.error) as error:
                 raise ValueError(f"damaged gzip file: {error}") from error
-            except LookupError as error:  # from `codecs` and TextIOWrapper
+            except LookupError as error:
+                # There is no such encoding.
                 raise ValueError(str(error)) from error
 
     def _open(self, previous: Batch) -> "Records":
-        """Open the file, and go to the position after the batch `previous`."""
+        """Open the file, and skip the text up to the end of the batch `previous`."""
         text, head = self._open_text()
         lines = Lines(text, newline=find_newline(head))
         records: Records = NdjsonRecords(lines)
@@ -146,7 +151,7 @@ class FileSource:
         binary = open_binary(self._path, self._stopped)
         self._files.callback(binary.close)
         if binary.peek(2)[:2] == GZIP_MAGIC:
-            # GzipFile has all methods that are used here of a BufferedReader.
+            # GzipFile has the methods of a BufferedReader that are used here.
             binary = gzip.GzipFile(fileobj=binary)  # type: ignore[assignment]
             self._files.callback(binary.close)
         start = binary.peek(4)
@@ -156,14 +161,14 @@ class FileSource:
             binary,
             encoding,
             errors=find_error_handler(encoding),
-            # Lines end where `find_newline` says, and keep their ends.
+            # With this argument, lines keep their line ends.
             newline=find_newline(head),
         )
         self._files.callback(text.close)
         return text, head
 
     def _is_csv(self, head: str) -> bool:
-        """Return whether this is a CSV file: by its name, else by its beginning."""
+        """Return whether this is a CSV file, by its name or else by its content."""
         name = self._path.lower().removesuffix(".gz")
         if name.endswith(CSV_SUFFIXES):
             return True
@@ -186,7 +191,7 @@ def read_batch(records: "Records", size: int) -> Batch:
 
 
 class Pipe(io.RawIOBase):
-    """A pipe or a terminal. A thread that waits for its data can be stopped."""
+    """A pipe or a terminal. A thread that waits for data from it can be stopped."""
 
     def __init__(self, descriptor: int, stopped: threading.Event) -> None:
         self._descriptor = descriptor
@@ -210,13 +215,13 @@ def open_binary(path: str, stopped: threading.Event) -> io.BufferedReader:
     if path != STDIN:
         return open(path, "rb")
     if sys.platform == "win32":
-        # `select` does not know pipes there. Ctrl-C has to be pressed twice.
+        # On Windows, `select` does not support pipes. Ctrl-C must be pressed twice.
         return open(STDIN_DESCRIPTOR, "rb", closefd=False)
     return io.BufferedReader(Pipe(STDIN_DESCRIPTOR, stopped))
 
 
 def find_encoding(start: bytes, default: str) -> str:
-    """Return the encoding that the byte order mark of a file tells, or the default."""
+    """Return the encoding of a file by its byte order mark, or else the default."""
     for mark, encoding in BYTE_ORDER_MARKS.items():
         if start.startswith(mark):
             return encoding
@@ -224,9 +229,10 @@ def find_encoding(start: bytes, default: str) -> str:
 
 
 def find_error_handler(encoding: str) -> str:
-    """Return how to decode bytes that are not valid, so that only their row is bad.
+    """Return the error handler for bytes that are not valid in the encoding.
 
-    They become lone surrogates, which no text field of a model accepts.
+    It decodes them to lone surrogates. No text field of a model accepts these, so only
+    the rows that contain such bytes are rejected.
     """
     if encoding.startswith(("utf-16", "utf-32")):
         return "surrogatepass"
@@ -234,9 +240,10 @@ def find_error_handler(encoding: str) -> str:
 
 
 def find_newline(head: str) -> str:
-    """Return what ends the lines of a file: a line feed, or a carriage return alone.
+    """Return the character that ends the lines of a file: a line feed, or in some old
+    files a carriage return.
 
-    Only one of them, or a stray one within a row would make two rows of it.
+    If both ended a line, a stray carriage return in a row would make two rows of it.
     """
     for position, character in enumerate(head):
         if character == "\n":
@@ -260,17 +267,20 @@ def find_delimiter(option: str | None, path: str, head: str) -> str:
     if path.lower().removesuffix(".gz").endswith(".tsv"):
         return "\t"
     header = head.lstrip("\r\n").splitlines()[:1]
-    # The one that occurs most often in the header; a comma if none does.
+    # The one that occurs most often in the header, or a comma if none occurs.
     return max(DELIMITERS, key="".join(header).count)
 
 
 class Lines:
-    """The lines of a text, with the position after the last line that was read."""
+    """The lines of a text.
+
+    `position` and `number` are the numbers of characters and lines that were read.
+    """
 
     def __init__(self, text: TextIO, newline: str) -> None:
         self.newline = newline
-        self.position = 0  # characters
-        self.number = 0  # lines
+        self.position = 0
+        self.number = 0
         self.is_at_end = False
         self._text = text
         self._returned: deque[str] = deque()
@@ -303,7 +313,7 @@ class Lines:
         return lines
 
     def take_back(self, lines: list[str]) -> None:
-        """Let the lines that were read last be read again."""
+        """Return the lines that were read last, so that they are read again."""
         self._returned.extendleft(reversed(lines))
         self._move(lines, -1)
         self.is_at_end = False
@@ -314,7 +324,7 @@ class Lines:
         return self._text.readline(MAX_RECORD_LENGTH + 1)
 
     def _move(self, lines: list[str], direction: int) -> None:
-        """Move the position over these lines; -1 is the direction back."""
+        """Move the position over these lines, in the direction 1 or -1."""
         text = "".join(lines)
         self.position += direction * len(text)
         self.number += direction * text.count(self.newline)
@@ -362,7 +372,7 @@ class CsvRecords:
         csv.field_size_limit(MAX_RECORD_LENGTH)
         self.lines = lines
         self._delimiter = delimiter
-        # The lines of the record that is read, and the number of the first one.
+        # The lines of the current record, and the number of the first one.
         self._taken: list[str] = []
         self._first_line = 1
         self._reader = self._parse(self._take_lines())
@@ -374,14 +384,14 @@ class CsvRecords:
         )
 
     def _read_header(self, model: type[BaseModel]) -> list[str]:
-        """Return the names of the columns. The lines before them may be blank."""
+        """Return the names of the columns. Blank lines before them are skipped."""
         try:
             for fields in self._reader:
                 if "".join(fields).strip():
                     return match_columns(fields, model)
                 self._taken.clear()
         except (csv.Error, RecordTooLongError) as error:
-            raise ValueError(f"the header is no CSV: {error}") from error
+            raise ValueError(f"the header is not valid CSV: {error}") from error
         return []
 
     def read(self, count: int, batch: Batch) -> None:
@@ -399,9 +409,9 @@ class CsvRecords:
             self._read_one_by_one(count, batch)
 
     def _parse_lines(self, lines: list[str]) -> list[list[str]]:
-        """Return one row for each line, if each line is one record.
+        """Return one row for each line, or fewer if not every line is one record.
 
-        This is three times as fast as parsing them one by one.
+        This is three times as fast as to parse them one by one.
         """
         if lines and len(lines[-1]) > MAX_RECORD_LENGTH:
             return []
@@ -418,8 +428,8 @@ class CsvRecords:
             reason = f"{len(fields)} values for {len(self._names)} columns"
             batch.rejects.append(Reject(number, raw, reason))
 
-    # A quoted field may contain line ends. So it is csv.reader that knows how many
-    # lines a record has: it takes them from `_take_lines` as it needs them.
+    # A quoted field may contain line ends. Only csv.reader can say how many lines a
+    # record has: it takes as many as it needs from `_take_lines`.
 
     def _read_one_by_one(self, count: int, batch: Batch) -> None:
         end = self.lines.position + MAX_BATCH_LENGTH
@@ -444,20 +454,24 @@ class CsvRecords:
 
     def _take_lines(self) -> Iterator[str]:
         """Yield the lines of the file, and keep those of the current record."""
+        length = 0
         while True:
             line = self.lines.read()
             if not line:
                 self._refuse_open_quote()
                 return
+            if not self._taken:
+                length = 0
             self._taken.append(line)
-            if sum(map(len, self._taken)) > MAX_RECORD_LENGTH:
+            length += len(line)
+            if length > MAX_RECORD_LENGTH:
                 raise RecordTooLongError
             yield line
 
     def _refuse_open_quote(self) -> None:
         """Raise ValueError if the file ends within a record.
 
-        A quote is missing somewhere, and all rows after it are in one quoted field.
+        A closing quote is missing, and all rows after it are in one quoted field.
         """
         if self._taken:
             raise ValueError(
@@ -465,7 +479,7 @@ class CsvRecords:
             )
 
     def _skip_record(self) -> None:
-        """Read on to the end of a record: to a line end that is not in quotes."""
+        """Skip the rest of a record: up to a line end that is not in quotes."""
         line = self._taken[-1]
         quotes = sum(taken.count(QUOTE) for taken in self._taken)
         while quotes % 2 == 1 or not line.endswith(self.lines.newline):
@@ -475,15 +489,15 @@ class CsvRecords:
             quotes += line.count(QUOTE)
         if quotes % 2 == 1:
             self._refuse_open_quote()
-        # The generator that raised an exception is over.
+        # A generator that has raised an exception cannot continue.
         self._reader = self._parse(self._take_lines())
 
 
 def match_columns(header: list[str], model: type[BaseModel]) -> list[str]:
-    """Return the columns under the names that the model has for them.
+    """Return the name of each column as the model spells it.
 
     Case and surrounding spaces do not matter. Raises ValueError if two columns have
-    the same name, or if a field that the model needs has no column.
+    the same name, or if there is no column for a required field.
     """
     fields: dict[str, str] = {}
     missing: list[str] = []
@@ -494,8 +508,8 @@ def match_columns(header: list[str], model: type[BaseModel]) -> list[str]:
         has_column = name.casefold() in names or field_name == LINE_FIELD
         if field.is_required() and not has_column:
             missing.append(name)
-    for name in names:
-        if name and names.count(name) > 1:
+    for name, count in Counter(names).items():
+        if name and count > 1:
             raise ValueError(f"the header has more than one column {name}")
     if missing:
         raise ValueError(
@@ -527,13 +541,16 @@ class NdjsonRecords:
 
     def _add(self, batch: Batch, number: int, line: str) -> None:
         try:
-            values = from_json(line.encode())
+            values = parse_json(line.encode())
         except ValueError as error:
             batch.rejects.append(Reject(number, line, f"not JSON: {error}"))
+            return
+        if isinstance(values, AmbiguousObject):
+            batch.rejects.append(Reject(number, line, str(values)))
         else:
             batch.records.append(Record(number, line, values))
 
     def _skip_line(self, line: str) -> None:
-        """Read on to the end of the line that begins with `line`."""
+        """Skip the rest of the line that begins with `line`."""
         while line and not line.endswith(self.lines.newline):
             line = self.lines.read()

@@ -1,11 +1,10 @@
 """Load: write batches to the database, each in one transaction with the position.
 
-Two tables are kept beside the one that is loaded: `cursors` says how far each source
-has been loaded, and `rejects` holds the rows that were rejected.
+There are two more tables than the one that is loaded. `cursors` has the position up to
+which each source has been loaded, and `rejects` has the rows that were rejected.
 """
 
 import asyncio
-import sqlite3
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -14,7 +13,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib import import_module
@@ -25,17 +24,17 @@ import sqlalchemy as sa
 from pydantic import BaseModel
 from pydantic_core import to_json
 from sqlalchemy import Column, Table, Text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from .database_urls import parse_database_url
+from .engine import create_tables, open_engine
 from .models import Int64, metadata
 from .pipeline import Batch, Reject
 
-# Preparing more rows at a time would block the event loop.
+# To prepare more rows at a time would block the event loop for too long.
 ROWS_PER_STATEMENT = 1000
-# How long to wait for the connection, and for another program that writes to SQLite.
-DATABASE_TIMEOUT = 60.0  # seconds
+# Time limit for connecting, and for waiting for another program that writes to the same
+# SQLite file, in seconds.
+DATABASE_TIMEOUT = 60.0
 
 REJECTS = Table(
     "rejects",
@@ -63,53 +62,12 @@ async def connect(database_url: str) -> AsyncIterator[AsyncConnection]:
     Raises ValueError for a URL that is not usable, and OSError or SQLAlchemyError if
     the database cannot be opened.
     """
-    engine = await asyncio.to_thread(create_engine, database_url)
-    async with engine.connect() as connection:
-        if engine.name == "sqlite":
-            # Wait for the disk only now and then. After a power cut the last batches
-            # may be missing, but with their positions: the next load repeats them.
-            await connection.exec_driver_sql("PRAGMA synchronous=NORMAL")
-            await connection.commit()
-        await create_tables(connection)
-        yield connection
-
-
-def create_engine(database_url: str) -> AsyncEngine:
-    """Return an engine for the database."""
-    url, connect_args = parse_database_url(database_url)
-    connect_args = {"timeout": DATABASE_TIMEOUT} | connect_args
-    engine = create_async_engine(url, poolclass=sa.NullPool, connect_args=connect_args)
-    if engine.name == "sqlite":
-        path = url.database or ""
-        if not path.startswith("file:"):
-            prepare_file(Path(path))
-    return engine
-
-
-def prepare_file(path: Path) -> None:
-    """Create a SQLite file, and let others read it during a load.
-
-    Raises OSError if the file cannot be opened. aiosqlite could do that, too, but then
-    its thread would outlive the event loop.
-    """
-    path.open("ab").close()
-    with closing(sqlite3.connect(path)) as connection:
-        # If several programs do this at the same moment, one succeeds. That is enough.
-        with suppress(sqlite3.Error):
-            connection.execute("PRAGMA journal_mode=WAL")
-
-
-async def create_tables(connection: AsyncConnection) -> None:
-    """Create the tables that do not exist. Other loads may do so at the same moment."""
-    async with connection.begin():
-        if connection.dialect.name == "sqlite":
-            for table in metadata.sorted_tables:
-                await connection.execute(CreateTable(table, if_not_exists=True))
-                for index in table.indexes:
-                    await connection.execute(CreateIndex(index, if_not_exists=True))
-        else:
-            await connection.exec_driver_sql("SELECT pg_advisory_xact_lock(1)")
-            await connection.run_sync(metadata.create_all)
+    async with open_engine(
+        database_url, pool_size=1, timeout=DATABASE_TIMEOUT
+    ) as engine:
+        await create_tables(engine, metadata)
+        async with engine.connect() as connection:
+            yield connection
 
 
 # --- Batches
@@ -117,7 +75,7 @@ async def create_tables(connection: AsyncConnection) -> None:
 
 @dataclass(slots=True)
 class Value:
-    """A column that is written, and how SQLAlchemy converts values for the driver."""
+    """A column that is written, and what converts its values for the driver."""
 
     name: str
     convert: Callable[[object], object] | None
@@ -126,11 +84,11 @@ class Value:
 class Upsert:
     """Writes rows to the columns of a table that have these names.
 
-    A row whose primary key is in the table replaces the old row. Raises ValueError if
-    the names do not fit the table.
+    A row replaces the row that has the same primary key. Raises ValueError if the names
+    do not fit the table.
 
-    SQLAlchemy would do all this for each `connection.execute`. Doing it once makes a
-    load a fifth faster.
+    The SQL and the conversions are prepared once. `connection.execute` would do it for
+    every statement, which makes a load a fifth slower.
     """
 
     def __init__(
@@ -176,7 +134,7 @@ def check_names(table: Table, names: Collection[str]) -> None:
 
 def upsert_sql(table: Table, names: Sequence[str], dialect: sa.Dialect) -> str:
     """Return the SQL of an upsert, with the parameters in the order of the names."""
-    # Importing a dialect takes a tenth of a second. Only one of the two is needed.
+    # Imported here because only one of the two dialects is needed, which saves time.
     module = import_module(f"sqlalchemy.dialects.{dialect.name}")
     parameters: dict[str, object] = {name: sa.bindparam(name) for name in names}
     upsert = module.insert(table).values(parameters)
@@ -209,9 +167,9 @@ class Loader:
         self._cursors = Upsert(CURSORS, CURSORS.c.keys(), dialect)
 
     async def start(self) -> Batch:
-        """Return an empty batch with the position where the last load stopped.
+        """Return an empty batch with the position where the previous load stopped.
 
-        A load that begins from the beginning deletes the rejects of the last one.
+        If there is no such position, the rejects of the previous load are deleted.
         """
         if self._is_resumable:
             query = sa.select(CURSORS.c.mark, CURSORS.c.line).where(
@@ -233,7 +191,8 @@ class Loader:
         rejects = [self._reject_row(reject) for reject in batch.rejects]
         cursor = {"source": self._source, "mark": batch.mark, "line": batch.line}
         if not batch.mark:
-            cursor["line"] = 0  # the next load begins from the beginning
+            # The next load starts from the beginning.
+            cursor["line"] = 0
         async with self._connection.begin():
             await self._rows.execute(self._connection, rows)
             await self._rejects.execute(self._connection, rejects)
@@ -243,7 +202,8 @@ class Loader:
     def _reject_row(self, reject: Reject) -> Row:
         raw = reject.raw
         if isinstance(raw, str):
-            # Bytes that were not valid are lone surrogates, which JSON cannot have.
+            # Bytes that could not be decoded are lone surrogates, which are not allowed
+            # in JSON.
             raw = raw.encode("utf-8", "backslashreplace").decode()
         text = to_json(
             {
@@ -257,14 +217,14 @@ class Loader:
         return {"source": self._source, "line": reject.line, "reject": text.decode()}
 
 
-# --- The file of the rejects
+# --- The file for rejects
 
 
 async def export_rejects(connection: AsyncConnection, path: Path) -> None:
     """Write the rejects of all sources to a file, one JSON object per line.
 
-    The file is replaced as a whole. If another load changes the rejects meanwhile, it
-    is replaced again, so the last one that is written is never an old one.
+    The file is replaced as a whole. If another load has changed the rejects in the
+    meantime, the file is written again, so that it never ends up with old rejects.
     """
     path = await asyncio.to_thread(path.resolve)
     if await asyncio.to_thread(is_special, path):
@@ -281,7 +241,7 @@ async def export_rejects(connection: AsyncConnection, path: Path) -> None:
 
 
 async def copy_rejects(connection: AsyncConnection, path: Path | None) -> bytes:
-    """Write the rejects to a file, if it is not None, and return their checksum."""
+    """Write the rejects to a file, unless `path` is None, and return their checksum."""
     checksum = sha256()
     if path is not None:
         await asyncio.to_thread(write_lines, path, "w", [])
@@ -294,7 +254,8 @@ async def copy_rejects(connection: AsyncConnection, path: Path | None) -> bytes:
             checksum.update("".join(lines).encode())
             if path is not None:
                 await asyncio.to_thread(write_lines, path, "a", lines)
-    await connection.rollback()  # the transaction has only read
+    # End the transaction. It has only read.
+    await connection.rollback()
     return checksum.digest()
 
 
@@ -306,7 +267,8 @@ def is_special(path: Path) -> bool:
 def write_lines(path: Path, mode: str, lines: Iterable[str]) -> None:
     """Write or append lines to a file.
 
-    The file is open for these lines only: nothing stays open if a load is cancelled.
+    The file is open only during this call, so that a load that is cancelled leaves no
+    file open.
     """
     with path.open(mode, encoding="utf-8") as file:
         file.writelines(f"{line}\n" for line in lines)

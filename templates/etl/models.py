@@ -2,9 +2,9 @@
 
 To load something else, replace `Sale` and `SALES` at the end of this file.
 
-Pydantic converts more than is wanted here. By default it reads 1_000 and "5.00" as
-integers, true as 1, and "0" as a day in 1970. Such values are more often mistakes than
-data. The types below accept only the usual form of a value, the same in CSV and JSON.
+By default, Pydantic converts more than a load should: it reads 1_000 and "5.00" as
+integers, true as 1, and "0" as a day in 1970. In a file, such values are usually
+mistakes. The types below accept only the usual form of a value, in CSV and in JSON.
 """
 
 import re
@@ -63,7 +63,7 @@ def check_boolean(value: object) -> object:
 
 
 def none_if_empty(value: object) -> object:
-    """Return None for an empty text, as CSV has no other way to leave out a value."""
+    """Return None for an empty text. CSV has no other way to leave out a value."""
     if value == "":
         return None
     return value
@@ -81,7 +81,7 @@ IsoDateTime = Annotated[datetime, BeforeValidator(check_date)]
 StrictBool = Annotated[bool, BeforeValidator(check_boolean)]
 EMPTY_IS_NONE = BeforeValidator(none_if_empty)
 
-# In SQLite only a column of type INTEGER can be the row ID. It holds 64 bits, too.
+# In SQLite, only a column of type INTEGER can be the row ID. It holds 64 bits, too.
 Int64 = BigInteger().with_variant(Integer, "sqlite")
 
 metadata = MetaData()
@@ -98,8 +98,8 @@ class Sale(BaseModel):
     cents: StrictInt = Field(ge=0, le=MAX_INTEGER)
 
 
-# Each field of the model is written to the column of the same name. A row whose primary
-# key is in the table already replaces the old row.
+# Each field of the model is written to the column with the same name. A row replaces
+# the row that has the same primary key.
 SALES = Table(
     "sales",
     metadata,

@@ -11,15 +11,23 @@ LINE_FIELD = "line"
 
 
 class SourceError(Exception):
-    """The source cannot be loaded, for a reason of one line."""
+    """The source cannot be loaded, for a reason of one line.
+
+    `place` is the page where the error is, if the source has pages.
+    """
+
+    def __init__(self, reason: str, place: str | None = None) -> None:
+        super().__init__(reason)
+        self.place = place
 
 
 @dataclass(slots=True)
 class Record:
     """A row as it stands in the source.
 
-    `line` is the number of its first line, or of the item. `raw` is the row itself, for
-    the case that it is rejected. `values` is what it says, by name.
+    `line` is the number of its first line in a file, or of the item in an API. `raw` is
+    the row itself; it is stored if the row is rejected. `values` are its values, by
+    name.
     """
 
     line: int
@@ -40,8 +48,8 @@ class Reject:
 class Batch:
     """A few thousand rows on their way from the source to the database.
 
-    `mark` and `line` say where the next batch begins. What `mark` means is up to the
-    source; an empty mark means that this batch is the last one.
+    `mark` and `line` say where the next batch begins. Each source has its own form of
+    marks. An empty mark means that this batch is the last one.
     """
 
     mark: str = ""
@@ -55,13 +63,13 @@ Stage = Callable[[Batch], Awaitable[Batch]]
 
 
 async def pipeline(first: Batch, *stages: Stage, buffer: int) -> None:
-    """Pass batches through all stages, until one has an empty mark.
+    """Pass batches through all stages, up to the first batch with an empty mark.
 
-    The first stage gets the batch before, beginning with `first`, and returns the next
-    one. Each other stage gets what the stage before it returned. At most `buffer`
-    batches (at least one) wait between two stages, so a slow stage slows down those
-    before it. If a stage fails, the others are cancelled, and its error is raised in an
-    ExceptionGroup.
+    The first stage receives the previous batch and returns the next one; it begins with
+    `first`. Every other stage receives what the stage before it has returned. At most
+    `buffer` batches (at least one) wait between two stages, so a slow stage slows down
+    the stages before it. If a stage fails, the others are cancelled, and its error is
+    raised in an ExceptionGroup.
     """
     queues = [asyncio.Queue[Batch](max(1, buffer)) for _ in stages[1:]]
 

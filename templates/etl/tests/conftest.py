@@ -1,4 +1,4 @@
-"""Databases, files, and an HTTP API that misbehaves on request."""
+"""Databases, files, and an HTTP API that can be made to fail."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ Rows = list[tuple[object, ...]]
 
 @pytest.fixture(scope="session")
 def memory() -> Iterator[Path]:
-    """A folder for databases: in memory on Linux, because disks are slow."""
+    """A folder for databases. On Linux it is in memory, because disks are slow."""
     parent = None
     shm = "/dev/shm"  # noqa: S108
     if os.path.isdir(shm) and shutil.disk_usage(shm).free > 2**30:
@@ -39,7 +39,7 @@ def memory() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def server_url(memory: Path) -> Iterator[str]:
-    """The PostgreSQL server of TEST_DATABASE_URL, or one from a wheel."""
+    """The PostgreSQL server of TEST_DATABASE_URL, or one from a Python package."""
     url = os.environ.get("TEST_DATABASE_URL")
     if url:
         yield url
@@ -55,8 +55,8 @@ def server_url(memory: Path) -> Iterator[str]:
             pytest.skip(reason)
         server = get_server(memory / "data", cleanup_mode="delete")
         try:
-            # Both make the tests faster: the data need not survive a power cut, and
-            # the passwords need not be hard to guess.
+            # These settings make the tests faster. The data may get lost in a power
+            # failure, and the passwords may be easy to guess.
             server.psql(
                 "ALTER SYSTEM SET fsync = off; ALTER SYSTEM SET scram_iterations = 1;"
                 "SELECT pg_reload_conf();"
@@ -68,7 +68,7 @@ def server_url(memory: Path) -> Iterator[str]:
 
 @pytest_asyncio.fixture
 async def postgres_url(server_url: str) -> AsyncIterator[str]:
-    """A new PostgreSQL schema, and a user who sees no other."""
+    """A new PostgreSQL schema, and a user with access to this schema only."""
     url = sa.make_url(server_url)
     name = f"u{uuid4().hex}"
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -98,14 +98,15 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def execute() -> Callable[..., Awaitable[Rows]]:
-    """Executes statements on a connection of their own.
+    """Executes statements on a new connection.
 
     Returns the rows of the last statement.
     """
 
     async def execute(url: str, *statements: str) -> Rows:
         if url.startswith("sqlite"):
-            # In a thread: the loop may have a connection to close before this one.
+            # In a thread, because the event loop may have to close another connection
+            # before this one can be used.
             path = url.partition(":///")[2]
             return await asyncio.to_thread(execute_sqlite, path, statements)
         connection = await asyncpg.connect(url)
@@ -145,7 +146,7 @@ def make(tmp_path: Path) -> Callable[[str, str | bytes], str]:
 
 @pytest.fixture
 def csv_file(make: Callable[[str, str | bytes], str]) -> str:
-    """The sales 1 to 7 as CSV, with a bad row in line 4."""
+    """The sales 1 to 7 as CSV, with a bad row on line 4."""
     lines = [f"{n}, tea {n},2026-05-31,{n}0\n" for n in range(1, 8)]
     lines.insert(2, "3,tea 3,tomorrow,30\n")
     return make("sales.csv", "".join(["id,item,day,cents\n", *lines]))
@@ -169,7 +170,7 @@ def pages() -> list[list[object]]:
 
 @pytest.fixture
 def script() -> deque[web.Response | str]:
-    """What the API does with the next requests; after that, it answers with pages.
+    """What the API does with the next requests. After that, it returns pages.
 
     An item is a response, or one of the words "hang" (no answer), "cut" (the first half
     of a page) and "drop" (a closed connection).
@@ -179,13 +180,13 @@ def script() -> deque[web.Response | str]:
 
 @pytest.fixture
 def requests() -> list[web.Request]:
-    """The requests that the API got."""
+    """The requests that the API has received."""
     return []
 
 
 @pytest.fixture
 def busy() -> asyncio.Event:
-    """Set as soon as a request waits for an answer that does not come."""
+    """Set as soon as a request waits for a response that never comes."""
     return asyncio.Event()
 
 
@@ -251,11 +252,11 @@ def busy_args(
 
 @pytest.fixture
 def until_busy(busy: asyncio.Event) -> Callable[[IO[str], IO[str]], Awaitable[object]]:
-    """Return when the program waits for the page."""
+    """Waits until the program waits for the page."""
     return lambda _stdout, _stderr: busy.wait()
 
 
 @pytest.fixture
 def drains() -> bool:
-    """Whether a signal lets the program end its work: no, the next run resumes it."""
+    """Whether the program ends its work after a signal. No: the next run resumes it."""
     return False

@@ -1,4 +1,4 @@
-"""Pages of an API: links, lists, credentials, and trouble."""
+"""Pages of an API: links, lists, credentials, and errors."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ Execute = Callable[..., Awaitable[list[tuple[object, ...]]]]
 
 
 def read_rejects(path: Path) -> str:
-    """Return the file of the rejects."""
+    """Return the content of the file for rejects."""
     return path.read_text()
 
 
@@ -139,7 +139,7 @@ async def test_a_next_page_that_was_read_before_is_refused(
 
 
 @pytest.mark.asyncio
-async def test_a_signed_url_is_sent_as_it_is(
+async def test_a_signed_url_is_sent_unchanged(
     api_url: str, script: Script, requests: list[web.Request]
 ) -> None:
     query = "X-Sig=a%2Bb%2Fc%3D%3D&t=%7Ex&l=a%2Cb"
@@ -224,7 +224,7 @@ async def test_a_page_without_a_list_is_an_error_and_not_the_end(
 
 @pytest_asyncio.fixture
 async def other_url() -> AsyncIterator[str]:
-    """A second server. Its items are the secrets that it got."""
+    """A second server. Its items are the secrets that it has received."""
 
     async def respond(request: web.Request) -> web.Response:
         names = ("Authorization", "X-Key")
@@ -268,27 +268,32 @@ async def test_another_server_gets_no_credentials(
     assert await read_all(url, headers=["X-Key: secret"]) == [None, None]
 
 
-# --- Trouble
+# --- Errors
+
+GOOD = {"id": 2, "item": "tea", "day": "2026-05-31", "cents": 5}
 
 
-@pytest.mark.parametrize("trouble", [429, 500, 503, "cut", "drop", "hang"])
+@pytest.mark.parametrize("error", [429, 500, 503, "cut", "drop", "hang"])
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_temporary_trouble_is_retried(
-    api_url: str, script: Script, trouble: int | str
+async def test_temporary_errors_are_retried(
+    api_url: str, script: Script, error: int | str
 ) -> None:
-    # aiohttp itself repeats a request once if the connection is dropped.
-    for _ in range(4 if trouble == "drop" else 2):
-        if isinstance(trouble, int):
-            script.append(web.Response(status=trouble))
+    count = 2
+    if error == "drop":
+        # aiohttp itself repeats a request once if the connection is dropped.
+        count = 4
+    for _ in range(count):
+        if isinstance(error, int):
+            script.append(web.Response(status=error))
         else:
-            script.append(trouble)
+            script.append(error)
     assert len(await read_all(api_url, timeout=5.0)) == 7
 
 
 @pytest.mark.parametrize("status", [401, 404, 410])
 @pytest.mark.asyncio
-async def test_a_refusal_is_final(
+async def test_a_permanent_error_is_not_retried(
     api_url: str, script: Script, requests: list[web.Request], status: int
 ) -> None:
     script.append(web.Response(status=status))
@@ -310,7 +315,7 @@ async def test_the_number_of_attempts_is_limited(
 
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_an_api_that_is_always_too_busy_is_given_up(
+async def test_a_rate_limit_that_never_ends_is_an_error(
     api_url: str, script: Script
 ) -> None:
     busy = {"Retry-After": "600"}
@@ -331,6 +336,36 @@ async def test_rejects_are_valid_json_even_if_an_item_is_not(
     }
 
 
+@pytest.mark.asyncio
+async def test_an_item_with_a_repeated_key_is_rejected(
+    api_url: str, script: Script, load: Load, rejects: Path
+) -> None:
+    text = json.dumps({"data": [GOOD, GOOD | {"key": 3}]})
+    script.append(web.Response(text=text.replace("key", "id")))
+    assert await load(api_url, items="data") == 0
+    reject = json.loads(read_rejects(rejects))
+    assert reject["line"] == 2
+    assert reject["reason"] == "the key id occurs more than once"
+    assert reject["row"]["id"] == 3
+
+
+@pytest.mark.asyncio
+async def test_an_error_names_its_page_once(
+    api_url: str, script: Script, load: Load, capsys: Capture
+) -> None:
+    url = f"{api_url}?token=secret"
+    script.append(web.Response(status=404))
+    assert await load(url) == 1
+    assert capsys.readouterr().err == f"{api_url}?token=***: 404 Not Found\n"
+    link = {"Link": '</sales?page=2>; rel="next"'}
+    script += [web.json_response([], headers=link), web.Response(text="<html>")]
+    assert await load(url) == 1
+    page = f"{api_url}?page=2"
+    assert capsys.readouterr().err == (
+        f"{page}: not JSON: expected value at line 1 column 1\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [
@@ -341,7 +376,7 @@ async def test_rejects_are_valid_json_even_if_an_item_is_not(
     ],
 )
 @pytest.mark.asyncio
-async def test_a_url_that_is_of_no_use_is_explained_in_one_line(
+async def test_a_url_that_cannot_be_used_is_explained_in_one_line(
     load: Load, capsys: Capture, url: str, message: str
 ) -> None:
     assert await load(url, attempts=1) == 1
@@ -353,7 +388,7 @@ async def test_a_url_that_is_of_no_use_is_explained_in_one_line(
 
 @pytest.mark.parametrize("header", ["X-Key", ": value", "X: a\nY: b"])
 @pytest.mark.asyncio
-async def test_a_header_that_is_none_is_explained_in_one_line(
+async def test_a_header_that_is_not_valid_is_explained_in_one_line(
     api_url: str, load: Load, capsys: Capture, header: str
 ) -> None:
     assert await load(api_url, header=[header]) == 1

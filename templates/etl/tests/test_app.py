@@ -1,6 +1,7 @@
-"""The program: its exit status, and its stages."""
+"""The program: its exit status and its stages."""
 
 import asyncio
+import gc
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -27,7 +28,7 @@ def load(sqlite_url: str, rejects: Path) -> Load:
 
 
 @pytest.mark.asyncio
-async def test_it_says_what_it_did(csv_file: str, load: Load, capsys: Capture) -> None:
+async def test_it_prints_the_counts(csv_file: str, load: Load, capsys: Capture) -> None:
     assert await load(csv_file) == 0
     stdout, stderr = capsys.readouterr()
     assert stdout.startswith("rows: 8 read, 7 loaded, 1 rejected; ")
@@ -88,7 +89,7 @@ async def test_after_a_failure_the_rejects_that_were_saved_are_in_the_file(
     saved = asyncio.Event()
     save = Loader.save
 
-    async def save_and_tell(self: Loader, batch: Batch) -> None:
+    async def save_and_notify(self: Loader, batch: Batch) -> None:
         await save(self, batch)
         saved.set()
 
@@ -98,7 +99,7 @@ async def test_after_a_failure_the_rejects_that_were_saved_are_in_the_file(
         return await read_page(self, previous)
 
     read_page = ApiSource.read
-    monkeypatch.setattr(Loader, "save", save_and_tell)
+    monkeypatch.setattr(Loader, "save", save_and_notify)
     monkeypatch.setattr(ApiSource, "read", read)
     pages[0].append("bad")
     link = {"Link": '</sales?page=2>; rel="next"'}
@@ -133,7 +134,7 @@ async def test_a_slow_stage_slows_down_those_before_it(buffer: int, most: int) -
     for _ in range(20):
         await asyncio.sleep(0)
     # One batch is in the slow stage, five (or one) are in the queue, and one waits for
-    # a place there.
+    # room in the queue.
     assert made == most
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -173,3 +174,26 @@ async def test_a_batch_of_any_size_leaves_the_loop_free_and_progress_is_logged(
     source = make("sales.csv", "".join(["id,item,day,cents\n", *lines]))
     assert await load(source, batch=10**30) == 0
     assert await execute(sqlite_url, "SELECT count(*) FROM sales") == [(20_000,)]
+
+
+@pytest.mark.asyncio
+async def test_python_seldom_searches_for_cycles_during_a_load(
+    make: Make, load: Load
+) -> None:
+    lines = [f"{n},tea,2026-05-31,1\n" for n in range(1, 20_001)]
+    source = make("sales.csv", "".join(["id,item,day,cents\n", *lines]))
+    threshold = gc.get_threshold()
+    searches = 0
+
+    def count(phase: str, _info: dict[str, int]) -> None:
+        nonlocal searches
+        if phase == "start":
+            searches += 1
+
+    gc.callbacks.append(count)
+    try:
+        assert await load(source) == 0
+    finally:
+        gc.callbacks.remove(count)
+    assert searches < 20
+    assert gc.get_threshold() == threshold

@@ -54,14 +54,14 @@ def refused(rejects: Path) -> Refused:
     return refused
 
 
-# --- A record is a record
+# --- Records
 
 
 @pytest.mark.asyncio
 async def test_a_long_line_of_ndjson_is_one_record(
     make: Make, load: Load, sold: Sold, refused: Refused
 ) -> None:
-    # The second object begins behind the first mebibyte of the line.
+    # The second object begins after the first mebibyte of the line.
     start = '{"id": 1, "item": "tea", "day": "2026-05-31", "cents": 5, "note": "'
     padding = "x" * (2**20 - len(start) - 2)
     two_objects = f'{start}{padding}"}}{MILK}'
@@ -85,7 +85,7 @@ async def test_a_record_beyond_the_limit_is_one_reject(
 ) -> None:
     monkeypatch.setattr(files, "MAX_RECORD_LENGTH", 200)
     if name == "sales.csv":
-        # Quoted line ends, and what looks like a row in between.
+        # The quoted field contains lines that look like rows.
         long = '3,"' + "x" * 500 + "\n" + TEA * 100 + '""\n",2026-05-31,5\n'
         content = f"{HEADER}{long}{TEA}"
     else:
@@ -148,7 +148,7 @@ async def test_line_ends_of_any_system_and_blank_lines_are_read(
 
 
 @pytest.mark.asyncio
-async def test_a_stray_carriage_return_makes_no_row(
+async def test_a_stray_carriage_return_does_not_end_a_row(
     make: Make, load: Load, sold: Sold, refused: Refused
 ) -> None:
     content = f"{HEADER}1,tea\r2,milk,2026-01-01,90\n3,rice,2026-05-31,5\n"
@@ -173,6 +173,25 @@ async def test_a_quote_that_is_never_closed_stops_the_load(
 
 
 @pytest.mark.asyncio
+async def test_a_quote_that_is_never_closed_stops_the_load_of_a_file_of_any_length(
+    make: Make, load: Load, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MAX_RECORD_LENGTH", 200)
+    content = f'{HEADER}{TEA}2,"milk,2026-05-31,5\n' + TEA * 100
+    assert await load(make("sales.csv", content)) == 1
+    assert "line 3: a quote is opened and never closed" in capsys.readouterr().err
+
+
+@pytest.mark.asyncio
+async def test_a_quote_that_is_never_closed_is_found_quickly_in_a_large_file(
+    make: Make, load: Load, capsys: Capture
+) -> None:
+    content = f'{HEADER}1,"tea,2026-05-31,5\n' + TEA * 100_000
+    assert await load(make("sales.csv", content)) == 1
+    assert "line 2: a quote is opened" in capsys.readouterr().err
+
+
+@pytest.mark.asyncio
 async def test_a_long_quoted_field_and_many_short_lines_are_read(
     make: Make, load: Load, sold: Sold
 ) -> None:
@@ -186,7 +205,7 @@ async def test_a_long_quoted_field_and_many_short_lines_are_read(
 
 
 @pytest.mark.asyncio
-async def test_names_of_columns_match_without_case_and_spaces(
+async def test_case_and_spaces_in_names_of_columns_do_not_matter(
     make: Make, load: Load, sold: Sold
 ) -> None:
     content = ' ID , Item,DAY ,"cents ",,\n1, tea , 2026-05-31, 5 ,,\n'
@@ -202,7 +221,7 @@ async def test_names_of_columns_match_without_case_and_spaces(
         ("id,item,cents,note,note", "the header has more than one column note"),
         ("id,item,note", "the header has no column day, cents: its columns are id,"),
         ('id,"item', "line 1: a quote is opened and never closed"),
-        ('id,"item"x', "the header is no CSV: ',' expected after '\"'"),
+        ('id,"item"x', "the header is not valid CSV: ',' expected after '\"'"),
     ],
 )
 @pytest.mark.asyncio
@@ -314,7 +333,7 @@ async def test_bad_lines_of_csv_are_rejected_with_number_reason_and_text(
 
 
 @pytest.mark.asyncio
-async def test_lines_that_are_no_json_object_are_rejected(
+async def test_lines_that_are_not_a_json_object_are_rejected(
     make: Make, load: Load, sold: Sold, refused: Refused
 ) -> None:
     bad = [b"{", b"[1]", b"null", b"\xff", b'{"id": 1}', b"NaN", MILK.encode() * 2]
@@ -322,6 +341,26 @@ async def test_lines_that_are_no_json_object_are_rejected(
     assert await load(make("sales.ndjson", b"\n".join(lines)), max_rejects=1) == 0
     assert [row[0] for row in await sold()] == [666]
     assert [line for line, _, _ in refused()] == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.asyncio
+async def test_a_row_with_a_repeated_key_is_rejected(
+    make: Make, load: Load, sold: Sold, refused: Refused
+) -> None:
+    rows = [
+        '{"id": 1, "item": "a: b", "day": "2026-05-31", "cents": 5, "note": {"a": 1}}',
+        '{"id": 2, "item": "tea", "day": "2026-05-31", "cents": 5, "id": 20}',
+        '{"id": 3, "item": "tea", "day": "2026-05-31", "cents": 5, "cents": 5}',
+        '{"id": 4, "item": "tea", "day": "2026-05-31", "cents": 5, "i\\u0064": 40}',
+        '{"id": 5, "item": "tea", "day": "2026-05-31", "cents": 5, "ID": 50}',
+    ]
+    assert await load(make("sales.ndjson", "\n".join(rows)), max_rejects=1) == 0
+    assert [row[0] for row in await sold()] == [1, 5]
+    assert refused() == [
+        (2, "the key id occurs more than once", rows[1] + "\n"),
+        (3, "the key cents occurs more than once", rows[2] + "\n"),
+        (4, "the key id occurs more than once", rows[3] + "\n"),
+    ]
 
 
 # --- Delimiters, encodings, compression
@@ -341,7 +380,7 @@ async def test_lines_that_are_no_json_object_are_rejected(
     ],
 )
 @pytest.mark.asyncio
-async def test_delimiters_are_found_or_given(
+async def test_delimiters_are_found_or_set_by_option(
     make: Make,
     load: Load,
     sold: Sold,
@@ -369,7 +408,7 @@ async def test_delimiters_are_found_or_given(
 )
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
 @pytest.mark.asyncio
-async def test_encodings_are_found_by_their_mark_or_given(
+async def test_encodings_are_found_by_their_mark_or_by_option(
     make: Make,
     load: Load,
     sold: Sold,
@@ -389,7 +428,7 @@ async def test_encodings_are_found_by_their_mark_or_given(
 
 
 @pytest.mark.asyncio
-async def test_utf_16_that_is_not_valid_spoils_only_its_row(
+async def test_only_the_row_with_invalid_utf_16_is_rejected(
     make: Make, load: Load, sold: Sold, refused: Refused
 ) -> None:
     bad = "2,te\ud800a,2026-05-31,5\n"
@@ -437,7 +476,7 @@ async def test_a_file_that_cannot_be_read_is_explained_in_one_line(
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
 @pytest.mark.asyncio
-async def test_a_file_is_read_on_between_two_records(
+async def test_a_file_can_be_resumed_between_any_two_records(
     make: Make, encoding: str, packed: bool
 ) -> None:
     rows = [f'{n},"té\n{n}",2026-05-31,5\r\n' for n in range(1, 10)]
@@ -466,7 +505,7 @@ def pack(text: str, encoding: str, packed: bool) -> bytes:
 
 
 @pytest.mark.asyncio
-async def test_a_file_that_has_become_shorter_is_not_taken_for_loaded(
+async def test_a_file_that_has_become_shorter_is_an_error(
     make: Make,
     load: Load,
     execute: Callable[..., Awaitable[object]],
@@ -530,7 +569,7 @@ async def test_standard_input_is_loaded_but_cannot_be_resumed(
     stdout, stderr = await process.communicate((HEADER + TEA + "bad").encode())
     assert process.returncode == 0
     assert stdout.startswith(b"rows: 2 read, 1 loaded, 1 rejected")
-    assert b"a load that is stopped starts again" in stderr
+    assert b"if this load is stopped, it cannot be resumed" in stderr
     assert await sold() == [(1, "TEA", "2026-05-31", 5)]
     assert await execute(sqlite_url, "SELECT * FROM cursors") == []
     assert json.loads((tmp_path / "rejects.ndjson").read_text())["source"] == "-"

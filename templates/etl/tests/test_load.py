@@ -1,4 +1,4 @@
-"""Databases: tables, types, positions, rejects, and what a killed load leaves."""
+"""Databases: tables, types, positions, rejects, and loads that are killed."""
 
 import asyncio
 import enum
@@ -53,7 +53,7 @@ def load_sqlite(sqlite_url: str, rejects: Path) -> Load:
 
 
 def rejected_lines(rejects: Path) -> list[int]:
-    """Return the line numbers in the file of the rejects."""
+    """Return the line numbers in the file for rejects."""
     return [json.loads(line)["line"] for line in rejects.read_text().splitlines()]
 
 
@@ -65,7 +65,7 @@ def is_device(path: str) -> bool:
 
 
 @pytest.mark.asyncio
-async def test_a_second_load_brings_what_has_changed(
+async def test_a_second_load_updates_the_rows_that_have_changed(
     csv_file: str,
     make: Make,
     database_url: str,
@@ -92,7 +92,7 @@ class Colour(enum.Enum):
 
 
 class Thing(BaseModel):
-    """A row with a value of each type that a driver does not take as it is."""
+    """A row with values that must be converted for the driver."""
 
     details: dict[str, int]
     price: StrictDecimal
@@ -103,7 +103,7 @@ class Thing(BaseModel):
     id: UUID
 
 
-# The columns have another order than the fields, and one has no field.
+# The order of the columns differs from the order of the fields. One has no field.
 THINGS = sa.Table(
     "things",
     sa.MetaData(),
@@ -214,7 +214,7 @@ async def test_urls_that_providers_print_are_accepted(
         ({"database_url": "postgresql://me@host/sales?nonsense=1"}, "nonsense"),
         ({"database_url": "sales.db"}, "not a database URL"),
         ({"database_url": "mysql://localhost/sales"}, "mysql"),
-        ({"database_url": "sqlite:////no/such/folder/sales.db"}, "No such file"),
+        ({"database_url": "sqlite:////no/such/sales.db"}, "cannot open the SQLite"),
         ({"database_url": "postgresql://me:secret@/sales?host=/none"}, "No such file"),
         ({"rejects": Path("/no/such/folder/rejects.ndjson")}, "No such file"),
     ],
@@ -240,7 +240,7 @@ async def test_what_cannot_work_is_explained_in_one_line(
 async def test_loads_that_create_the_same_database_at_once_all_succeed(
     make: Make, load: Load, database_url: str, execute: Execute, rejects: Path
 ) -> None:
-    # They share the file of the rejects, too.
+    # They write to the same file for rejects, too.
     sources = [
         make(f"{n}.csv", f"id,item,day,cents\n{n},tea {n},2026-05-31,{n}0\n{n}\n")
         for n in range(1, 8)
@@ -272,7 +272,7 @@ async def test_a_load_waits_for_another_program_that_writes(
 
 
 @pytest.mark.asyncio
-async def test_the_rejects_of_all_sources_are_in_the_file_once(
+async def test_the_file_has_the_rejects_of_all_sources_once(
     csv_file: str,
     make: Make,
     load_sqlite: Load,
@@ -290,7 +290,7 @@ async def test_the_rejects_of_all_sources_are_in_the_file_once(
 
 @pytest.mark.parametrize("which", ["source", "link", "database"])
 @pytest.mark.asyncio
-async def test_the_file_of_the_rejects_never_replaces_what_a_load_needs(
+async def test_the_file_for_rejects_never_replaces_the_source_or_the_database(
     csv_file: str,
     load_sqlite: Load,
     sqlite_url: str,
@@ -316,7 +316,7 @@ async def test_the_file_of_the_rejects_never_replaces_what_a_load_needs(
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 @pytest.mark.asyncio
-async def test_a_device_as_the_file_of_the_rejects_is_not_replaced(
+async def test_a_device_as_the_file_for_rejects_is_not_replaced(
     csv_file: str, load_sqlite: Load, rejects: Path, capsys: Capture
 ) -> None:
     assert await load_sqlite(csv_file, rejects=Path("/dev/full")) == 1
@@ -328,12 +328,13 @@ async def test_a_device_as_the_file_of_the_rejects_is_not_replaced(
     assert rejected_lines(rejects) == [4]
 
 
-# --- Killed, cancelled, failed: the next run resumes
+# --- Loads that are killed or cancelled
 
 
-# Runs `main` again and again, each time in a fork of this process, which kills itself
-# before its first, second, third ... statement or commit. Prints each exit status, and
-# waits until the test has looked at the database.
+# Runs `main` many times, each time in a fork of this process. The first fork kills
+# itself before its first statement or commit, the second before its second one, and so
+# on. After each fork, the process prints the exit status and waits while the test looks
+# at the database.
 KILL = """
 import asyncio, itertools, json, os, pathlib, signal, sys
 import asyncpg, sqlalchemy
@@ -376,7 +377,7 @@ async def test_a_load_that_is_killed_at_any_moment_resumes_and_loses_nothing(
         "SELECT (SELECT count(*) FROM sales), (SELECT count(*) FROM rejects), max(line)"
         "FROM cursors"
     )
-    # Numbers of sales, rejects and lines. They never go back.
+    # Numbers of sales, rejects and lines. They never become smaller.
     places: list[tuple[object, ...]] = [(0, 0, 0), (2, 1, 4), (5, 1, 7), (7, 1, 9)]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", KILL, csv_file, database_url, str(rejects)),
@@ -404,8 +405,6 @@ async def test_a_load_that_is_killed_at_any_moment_resumes_and_loses_nothing(
     assert rejected_lines(rejects) == [4]
 
 
-# aiosqlite, cancelled while it connects, leaves it to Python to close the file.
-@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
 @pytest.mark.deadline(60)
 @pytest.mark.asyncio
 async def test_a_load_that_is_cancelled_at_any_await_saves_whole_batches(

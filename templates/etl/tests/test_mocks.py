@@ -1,7 +1,7 @@
 """AsyncMock and pytest-mock by example: stages, a database and an API as mocks.
 
-A mock is for "which calls were made, and when", and for what a real server will not do
-on request.
+Mocks show which calls were made, and when. They can also do what a real server does not
+do on demand.
 """
 
 import asyncio
@@ -29,14 +29,14 @@ BATCH = Batch("more", 2, rows=[TEA], rejects=[Reject(2, "bad", "a reason")])
 
 
 async def stage(batch: Batch) -> Batch:
-    """A stage: what the mocks of stages are specified by."""
+    """A stage. The mocks of stages have its signature."""
     return batch
 
 
-# 1. The spec of a callable: an `async def` becomes an AsyncMock that fails on a wrong
-# call.
+# 1. `create_autospec` of an async function returns an AsyncMock. A call with wrong
+# arguments fails.
 @pytest.mark.asyncio
-async def test_each_stage_gets_what_the_one_before_it_returned() -> None:
+async def test_each_stage_receives_what_the_one_before_it_returned() -> None:
     read = create_autospec(stage)
     save = create_autospec(stage)
     read.side_effect = [MORE, LAST]  # returned one after the other
@@ -46,7 +46,8 @@ async def test_each_stage_gets_what_the_one_before_it_returned() -> None:
     assert save.await_args_list == [call(MORE), call(LAST)]
 
 
-# 2. An error in the list is raised; a stage that hangs shows that it is cancelled.
+# 2. An exception in `side_effect` is raised. A mock can also call a function of yours:
+# this one hangs until it is cancelled.
 @pytest.mark.asyncio
 async def test_the_first_error_stops_the_other_stages() -> None:
     stopped = asyncio.Event()
@@ -66,10 +67,10 @@ async def test_the_first_error_stops_the_other_stages() -> None:
     save.assert_awaited_once_with(MORE)
 
 
-# 3. Called is not awaited: the coroutine of an AsyncMock does nothing until then, like
-# a real one.
+# 3. A call is not yet an await. Like a real coroutine, the coroutine of an AsyncMock
+# does nothing until it is awaited.
 @pytest.mark.asyncio
-async def test_a_called_mock_is_not_yet_an_awaited_one() -> None:
+async def test_a_call_of_a_mock_is_not_yet_an_await() -> None:
     save = AsyncMock(spec=stage, return_value=LAST)
     coroutine = save(MORE)
     save.assert_called_once_with(MORE)
@@ -78,11 +79,11 @@ async def test_a_called_mock_is_not_yet_an_awaited_one() -> None:
     save.assert_awaited_once_with(MORE)
 
 
-# 4. `async with`: what __aexit__ returns decides whether an error is swallowed. A
-# mock's return value is true!
+# 4. `async with` suppresses an exception if __aexit__ returns a true value. A mock is
+# true, so a mock of __aexit__ must return False explicitly.
 @pytest.fixture
 def connection() -> MagicMock:
-    """A connection to no database."""
+    """A mock of a connection."""
     connection: MagicMock = create_autospec(AsyncConnection, instance=True)
     connection.dialect = sqlite.dialect()
     transaction = create_autospec(AsyncTransaction, instance=True)
@@ -106,18 +107,19 @@ async def test_an_error_leaves_the_transaction_and_stops_the_batch(
     connection.begin().__aexit__.assert_awaited_once_with(OSError, ANY, ANY)
 
 
-# 5. The order of calls to several mocks: attach them to one that records them all.
+# 5. To check the order of calls to several mocks, attach them to one mock. It records
+# all calls.
 @pytest.mark.asyncio
 async def test_rows_rejects_and_position_are_saved_within_one_transaction(
     connection: MagicMock,
 ) -> None:
-    book = Mock(spec=["enter", "execute", "leave"])
+    recorder = Mock(spec=["enter", "execute", "leave"])
     transaction = connection.begin.return_value
-    book.attach_mock(transaction.__aenter__, "enter")
-    book.attach_mock(connection.exec_driver_sql, "execute")
-    book.attach_mock(transaction.__aexit__, "leave")
+    recorder.attach_mock(transaction.__aenter__, "enter")
+    recorder.attach_mock(connection.exec_driver_sql, "execute")
+    recorder.attach_mock(transaction.__aexit__, "leave")
     await new_loader(connection).save(BATCH)
-    assert book.mock_calls == [
+    assert recorder.mock_calls == [
         call.enter(),
         call.execute(ANY, [(1, "TEA", "2026-05-31", 5)]),
         call.execute(ANY, [("source", 2, ANY)]),
@@ -128,7 +130,8 @@ async def test_rows_rejects_and_position_are_saved_within_one_transaction(
     assert [text.split()[2] for text in texts] == ["sales", "rejects", "cursors"]
 
 
-# 6. Patch what the code calls, with autospec: here a connection that cannot be opened.
+# 6. With autospec, a patched function has the signature of the real one. Here, the
+# database cannot be opened.
 @pytest.mark.asyncio
 async def test_a_database_that_is_down_is_explained(
     csv_file: str,
@@ -137,14 +140,14 @@ async def test_a_database_that_is_down_is_explained(
     mocker: MockerFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    create = mocker.patch.object(load, "create_async_engine", autospec=True)
+    create = mocker.patch.object(load, "open_engine", autospec=True)
     create.side_effect = OSError("connection refused")
     assert await main(csv_file, database_url=sqlite_url, rejects=rejects) == 1
     assert capsys.readouterr().err == f"{csv_file}: connection refused\n"
 
 
-# 7. A spy on a class sees the calls of an instance that is made deep within, with
-# `self` first.
+# 7. A spy on a class records the calls of all its instances, also of those that the
+# program creates itself. The first argument is `self`.
 @pytest.mark.asyncio
 async def test_each_batch_is_saved_once(
     csv_file: str, sqlite_url: str, rejects: Path, mocker: MockerFixture
@@ -155,12 +158,12 @@ async def test_each_batch_is_saved_once(
     assert [args[1].line for args, _ in save.await_args_list] == [4, 7, 9, 0]
 
 
-# 8. A side effect may call the real thing, and note what else it sees: here the thread.
+# 8. A side effect may call the real function and record more: here, the thread.
 @pytest.mark.parametrize(
     ("place", "name"), [(FileSource, "_read"), (app, "validate")], ids=["read", "check"]
 )
 @pytest.mark.asyncio
-async def test_what_would_block_the_loop_runs_in_a_thread(
+async def test_functions_that_would_block_the_loop_run_in_a_thread(
     csv_file: str,
     sqlite_url: str,
     rejects: Path,
@@ -181,7 +184,7 @@ async def test_what_would_block_the_loop_runs_in_a_thread(
     assert threading.main_thread() not in threads
 
 
-# 9. A spy returns what the real function returns, and records the keyword arguments.
+# 9. A spy calls the real function. It records positional and keyword arguments.
 @pytest.mark.asyncio
 async def test_the_pipeline_gets_its_buffer(
     csv_file: str, sqlite_url: str, rejects: Path, mocker: MockerFixture
@@ -194,7 +197,7 @@ async def test_the_pipeline_gets_its_buffer(
 # 10. A stub is a callback that accepts anything; `wraps` puts a mock around a real
 # function.
 @pytest.mark.asyncio
-async def test_a_stub_stands_for_a_stage(mocker: MockerFixture) -> None:
+async def test_a_stub_can_be_used_as_a_stage(mocker: MockerFixture) -> None:
     read: AsyncMock = mocker.async_stub("read")
     read.return_value = LAST
     save = AsyncMock(wraps=stage)

@@ -1,4 +1,4 @@
-"""The README: its commands print what it says, and its steps lead to another loader."""
+"""The README: its commands and its steps work as it says."""
 
 import asyncio
 import doctest
@@ -39,11 +39,12 @@ sys.exit(asyncio.run(command(*bound.args, **bound.kwargs)))
 
 
 def read_section() -> str:
-    """Return what the README says about this program."""
+    """Return the section of the README about this program."""
     text = README.read_text(encoding="utf-8")
     _, heading, section = text.partition("\n## The program\n")
     if not heading:
-        return text  # in the template, it says nothing else
+        # In the template, the README contains only this section.
+        return text
     return section.partition("\n## ")[0]
 
 
@@ -105,7 +106,7 @@ IOWA,CLAY,ROPE,2,Each,1.005,2.01,2026-05-31,1005-00-3,
 
 
 @pytest.mark.asyncio
-async def test_the_steps_lead_to_a_loader_of_another_file(
+async def test_after_the_steps_the_program_loads_another_file(
     tmp_path: Path, make: Callable[[str, str | bytes], str]
 ) -> None:
     make("shipments.csv", ROWS)
@@ -123,11 +124,12 @@ async def test_the_steps_lead_to_a_loader_of_another_file(
 
 
 def adapt(folder: Path, code: str) -> None:
-    """Copy the package to a folder, and do what the README says."""
+    """Copy the package to a folder, and change it as the README says."""
     source = Path(sys.modules[PACKAGE].__path__[0])
     shutil.copytree(source, folder, ignore=shutil.ignore_patterns("tests"))
+    # In the template, the shared modules are in another folder.
     for path in sys.modules[PACKAGE].__path__[1:]:
-        for module in Path(path).glob("*.py"):  # modules that starters share
+        for module in Path(path).glob("*.py"):
             if not (folder / module.name).exists():
                 shutil.copy(module, folder)
     (folder / "__init__.py").write_text("")
