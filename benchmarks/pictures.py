@@ -7,6 +7,7 @@ each other tool, and docs/growth.svg. benchmarks/report.py draws them after it h
 measured.
 """
 
+import argparse
 import json
 import statistics
 import sys
@@ -279,10 +280,19 @@ def save(figure: Any, path: Path) -> None:
     plt.close(figure)
 
 
-def main() -> None:
+def draw_all() -> None:
+    """Draw all pictures."""
     for starter in PICTURES:
         draw_starter(starter)
     draw_growth()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args()
+    draw_all()
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ PAGE = TEMPLATE / "docs" / "figures.md"
 README = TEMPLATE / "README.md"
 PACKAGES = """
     aiohttp aiosqlite cookiecutter fastapi httpx httpx2 nats-py numpy obstore
-    opencv-python-headless pillow pydantic pytest pytest-asyncio pyvips redis
-    scikit-learn soundfile sqlalchemy uv uvicorn
+    opencv-python-headless pandas pillow pydantic pytest pytest-asyncio pyvips redis
+    scikit-learn soundfile sqlalchemy sqlite-utils uv uvicorn
 """.split()
 
 
@@ -189,7 +189,7 @@ def main() -> None:
     # matplotlib is part of the group bench only, and the tests use this module, too.
     import pictures
 
-    pictures.main()
+    pictures.draw_all()
 
 
 if __name__ == "__main__":
