@@ -75,7 +75,8 @@ def test_five_lines_turn_it_into_a_program_of_ones_own(
     cats: Path, tmp_path: Path, run: Run, uv: str
 ) -> None:
     readme = (cats / "README.md").read_text(encoding="utf-8")
-    own = readme.partition("## Make it your own")[2].partition("\n## ")[0]
+    own = readme.partition("\nTo replace the program altogether:\n")[2]
+    own = own.partition("\n## ")[0]
     assert re.findall(r"^(\d)\. ", own, re.MULTILINE) == list("12345")
     delete, stays = (
         re.search(said, own) for said in (r"`rm ([^`]+)`", r"`(\w+)` stays")

@@ -106,6 +106,13 @@ def test_a_starters_readme_names_every_file_it_adds(starter: str) -> None:
 
 
 @EACH_STARTER
+def test_the_readme_of_a_starter_ends_with_how_to_change_it(starter: str) -> None:
+    headings = re.findall("^#+ .*", files_of(starter)["README.md"], re.MULTILINE)
+    assert "### Layout" in headings
+    assert headings[-1] == "### Make it yours"
+
+
+@EACH_STARTER
 def test_a_starter_is_plain_text_without_a_placeholder(starter: str) -> None:
     for name, text in files_of(starter).items():
         found = re.search(r"\{[{%#]", text)
