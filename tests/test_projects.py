@@ -96,6 +96,16 @@ def test_nothing_is_called_that_windows_does_not_have(
     mypy(project(starter, "strict"), platform="win32")
 
 
+@pytest.mark.xdist_group("media-auto")
+def test_mypy_has_nothing_to_say_without_the_extra_of_media(
+    render: Render, run: Run, uv: str, mypy: Callable[..., str]
+) -> None:
+    """The extras of other starters are in their dev groups too."""
+    folder = render(project_name="Without Extra", starter="media")
+    run(folder, uv, "sync", "--quiet", "--python", sys.executable)
+    mypy(folder)
+
+
 @pytest.mark.xdist_group("api_client-auto")
 def test_a_call_that_windows_does_not_have_is_found(
     project: Project, mypy: Callable[..., str], tmp_path: Path

@@ -176,7 +176,7 @@ async def test_good_files_are_converted_and_bad_ones_are_named(
     cat = await asyncio.to_thread(draw, "holiday/cat.jpg")
     tone = await asyncio.to_thread(play, "talk/tone.ogg")
     await asyncio.to_thread((source / "broken.png").write_bytes, b"no picture")
-    await asyncio.to_thread((source / "notes.txt").touch)
+    await asyncio.to_thread((source / "notes.pdf").touch)
     assert await main(source, to=to, size=40, workers=2) == 1
 
     stdout, stderr = capsys.readouterr()
@@ -186,7 +186,7 @@ async def test_good_files_are_converted_and_bad_ones_are_named(
     of_bomb, of_broken = sorted(stderr.splitlines())
     assert of_bomb.startswith(f"{bomb}: 40000 x 25000 pixels are 1000.0 megapixels")
     assert of_broken.startswith(f"{source / 'broken.png'}: ")
-    assert caplog.messages[-1] == "2 made, 0 up to date, 2 failed, 1 skipped (1 .txt)"
+    assert caplog.messages[-1] == "2 made, 0 up to date, 2 failed, 1 skipped (1 .pdf)"
     assert await names_in(to) == [
         "holiday",
         "holiday/cat.jpg.40.edges.png",
@@ -253,7 +253,7 @@ async def test_a_killed_worker_is_replaced_and_its_file_attempted_again(
 
 
 @pytest.mark.asyncio
-async def test_a_cancelled_run_leaves_no_process_and_no_half_file(
+async def test_a_cancelled_run_leaves_no_process_and_no_incomplete_file(
     gate: Any, source: Path, to: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workers: list[Worker] = []
