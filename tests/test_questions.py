@@ -113,6 +113,15 @@ def test_the_readme_of_a_starter_ends_with_how_to_change_it(starter: str) -> Non
 
 
 @EACH_STARTER
+def test_the_readme_of_a_starter_names_its_extras_and_no_others(starter: str) -> None:
+    files = files_of(starter)
+    named = set(re.findall(r"--extra ([a-z0-9-]+)", files["README.md"]))
+    requirements = files["requirements.txt"]
+    declared = set(re.findall(r"^# extra (\S+)", requirements, re.MULTILINE))
+    assert named == declared
+
+
+@EACH_STARTER
 def test_a_starter_is_plain_text_without_a_placeholder(starter: str) -> None:
     for name, text in files_of(starter).items():
         found = re.search(r"\{[{%#]", text)
