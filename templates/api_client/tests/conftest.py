@@ -13,7 +13,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from api_client.app import fetch_data
-from api_client.client import MAX_BODY, PATH, CatFact, Fact
+from api_client.client import (
+    MAX_BODY,
+    PATH,
+    CatFact,
+    Fact,
+)
 from api_client.session import open_session
 
 # --- The fake API

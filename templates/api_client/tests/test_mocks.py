@@ -10,7 +10,12 @@ import pytest
 from pytest_mock import MockerFixture
 
 from api_client.app import fetch_data
-from api_client.client import PATH, AnswerError, CatFact, Fact
+from api_client.client import (
+    PATH,
+    AnswerError,
+    CatFact,
+    Fact,
+)
 
 NAPS = Fact("Cats nap.", 9)
 NAPS_AS_JSON = b'{"fact": "Cats nap.", "length": 9}'

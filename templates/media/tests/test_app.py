@@ -7,14 +7,16 @@ import re
 import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cyclopts
 import pytest
 
-from media import app
+from media import app, plan
 from media.app import convert_all, main
 from media.plan import (
     PICTURE,
@@ -440,3 +442,25 @@ async def test_the_commands_of_the_readme_work(
 
 def test_the_readme_has_commands() -> None:
     assert len(commands()) >= 4
+
+
+def test_the_steps_of_the_readme_add_a_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = README.read_text(encoding="utf-8").partition("### Make it yours")[2]
+    section = section.partition("\n## ")[0]
+    found = re.findall(
+        r"^   ```python\n(.*?)^   ```", section, re.DOTALL | re.MULTILINE
+    )
+    module, kinds, test = [textwrap.dedent(block) for block in found]
+    package = main.__module__.partition(".")[0]
+    words = ModuleType(f"{package}.words")
+    words.__package__ = package
+    exec(module, vars(words))  # noqa: S102
+    monkeypatch.setitem(sys.modules, f"{package}.words", words)
+
+    names = dict(vars(plan))
+    exec(kinds, names)  # noqa: S102
+    assert names["KINDS"][-1].module == "words"
+    exec(test.replace("PACKAGE", package), names)  # noqa: S102
+    names["test_the_words_are_counted"](tmp_path)
