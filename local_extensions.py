@@ -211,7 +211,7 @@ def check_choice(name: str, answer: str, choices: list[str]) -> None:
         )
 
 
-# --- Functions for starters
+# --- Functions for starters and guards
 
 
 @cache
@@ -320,6 +320,16 @@ def as_project_test(context: Context, text: str) -> str:
     return text
 
 
+def guards() -> list[tuple[str, str]]:
+    """Return the modules of guards/: their names and the first lines of their docs."""
+    folder = ROOT / "{{cookiecutter.project_slug}}" / "guards"
+    found = []
+    for path in sorted(folder.glob("*.py")):
+        first_line = path.read_text(encoding="utf-8").partition("\n")[0]
+        found.append((path.name, first_line.strip('"')))
+    return found
+
+
 class Filters(Extension):
     """Jinja extension with the filters and functions of this file."""
 
@@ -339,6 +349,7 @@ class Filters(Extension):
             "module_text": module_text,
             "test": test,
             "test_text": test_text,
+            "guards": guards,
         }
         # `cruft update` renders two versions of this template in one process. The
         # second one must not get the first one's filters:

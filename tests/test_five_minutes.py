@@ -1,18 +1,29 @@
-"""The projects' README is right about loop scopes.
+"""The projects' README is right about testing async code.
 
-The form that it recommends passes, and the wrong forms fail with the messages that it
+Its examples pass, and the mistakes that it describes fail with the messages that it
 quotes.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from .conftest import TEMPLATE, Run, tool
+from .conftest import MODES, TEMPLATE, Run, tool
 
 FIVE_MINUTES = TEMPLATE / "templates" / "FIVE_MINUTES.md"
 IMPORTS = "import asyncio\nimport pytest\nimport pytest_asyncio\n"
+IMPORTS_OF_THE_EXAMPLES = """\
+import asyncio
+from collections.abc import AsyncIterator
+from unittest.mock import create_autospec
+
+import pytest
+import pytest_asyncio
+
+
+"""
 RIGHT = """
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pool():
@@ -50,7 +61,36 @@ async def answer():
 async def test_answer(answer):
     await answer
 """
-pytestmark = pytest.mark.xdist_group("api_client-strict")
+in_group_strict = pytest.mark.xdist_group("api_client-strict")
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param(mode, marks=pytest.mark.xdist_group(f"api_client-{mode}"))
+        for mode in MODES
+    ],
+)
+def test_the_examples_pass_and_are_clean(
+    project: Callable[[str, str], Path], run: Run, mode: str
+) -> None:
+    folder = project("api_client", mode)
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("\n## Testing async code in five minutes\n")[2]
+    section = section.partition("\n## ")[0]
+    blocks = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    examples = folder / "tests" / "test_examples.py"
+    text = IMPORTS_OF_THE_EXAMPLES + "\n\n".join(blocks)
+    examples.write_text(text, encoding="utf-8")
+    try:
+        output = run(folder, tool(folder, "pytest"), "-q", examples)
+        run(folder, tool(folder, "ruff"), "check", "--no-cache", examples)
+        run(folder, tool(folder, "ruff"), "format", "--check", "--no-cache", examples)
+        run(folder, tool(folder, "mypy"), examples)
+    finally:
+        examples.unlink()
+    assert f"{len(blocks)} passed" in output
+    assert len(blocks) == 5
 
 
 @pytest.fixture
@@ -74,10 +114,12 @@ def on_one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+@in_group_strict
 def test_the_right_form_passes(folder: Path, run: Run) -> None:
     assert "1 passed" in outcome(folder, run, RIGHT, status=0)
 
 
+@in_group_strict
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

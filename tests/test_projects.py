@@ -89,6 +89,16 @@ def test_no_function_is_called_that_windows_lacks(
     mypy(project(starter, mode), platform="win32")
 
 
+@pytest.mark.xdist_group("media-auto")
+def test_mypy_has_nothing_to_say_without_the_extra_of_media(
+    render: Render, run: Run, uv: str, mypy: Callable[..., str]
+) -> None:
+    """The extras of other starters are in their dev groups too."""
+    folder = render(project_name="Without Extra", starter="media")
+    run(folder, uv, "sync", "--quiet", "--python", sys.executable)
+    mypy(folder)
+
+
 @pytest.mark.xdist_group("api_client-auto")
 def test_mypy_finds_a_call_of_a_function_that_windows_lacks(
     project: Project, mypy: Callable[..., str], tmp_path: Path

@@ -106,6 +106,22 @@ def test_a_starters_readme_names_every_file_that_it_adds(starter: str) -> None:
 
 
 @EACH_STARTER
+def test_the_readme_of_a_starter_ends_with_how_to_change_it(starter: str) -> None:
+    headings = re.findall("^#+ .*", files_of(starter)["README.md"], re.MULTILINE)
+    assert "### Layout" in headings
+    assert headings[-1] == "### Make it yours"
+
+
+@EACH_STARTER
+def test_the_readme_of_a_starter_names_its_extras_and_no_others(starter: str) -> None:
+    files = files_of(starter)
+    named = set(re.findall(r"--extra ([a-z0-9-]+)", files["README.md"]))
+    requirements = files["requirements.txt"]
+    declared = set(re.findall(r"^# extra (\S+)", requirements, re.MULTILINE))
+    assert named == declared
+
+
+@EACH_STARTER
 def test_a_starter_contains_no_placeholder(starter: str) -> None:
     for name, text in files_of(starter).items():
         found = re.search(r"\{[{%#]", text)

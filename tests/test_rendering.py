@@ -148,6 +148,31 @@ def test_a_projects_readme_names_every_file(render: Render, starter: str) -> Non
         assert f"`{name}`" in readme or f"`{Path(name).name}`" in readme, name
 
 
+@pytest.mark.parametrize("starter", STARTERS)
+def test_every_file_in_the_readmes_tables_of_files_exists(
+    render: Render, starter: str
+) -> None:
+    project = render(starter=starter, project_slug="exact")
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    tables = re.findall(
+        r"^\| (?:file|module) \| .*\n((?:\|.*\n)+)", readme, re.MULTILINE
+    )
+    assert len(tables) == 3
+    rows = "".join(tables).splitlines()
+    names = [name for row in rows for name in re.findall("`(.*?)`", row.split("|")[1])]
+    assert len(names) > 30
+    for name in names:
+        assert (project / name).exists() or (project / "src/exact" / name).exists()
+
+
+def test_each_guard_has_a_row_with_what_its_docstring_says(default: Path) -> None:
+    readme = (default / "README.md").read_text(encoding="utf-8")
+    for name in GUARDS:
+        docstring = ast.get_docstring(ast.parse((PROJECT / name).read_bytes()))
+        assert docstring
+        assert f"| `{name}` | {docstring.splitlines()[0]} |\n" in readme
+
+
 def test_the_tree_in_the_templates_readme_is_the_projects(default: Path) -> None:
     readme = (TEMPLATE / "README.md").read_text(encoding="utf-8")
     (tree,) = re.findall(

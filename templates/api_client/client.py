@@ -1,4 +1,4 @@
-"""A client for the Cat Facts API. To use your own API, change `Fact` and `CatFact`."""
+"""A client for the Cat Facts API. For another API, change `PATH` and `Fact`."""
 
 import asyncio
 import json
@@ -12,6 +12,7 @@ import aiohttp
 
 from .retries import RateLimit, RateLimitError, retry
 
+PATH = "/fact"  # below the base URL
 MAX_BODY = 2**20  # bytes; the rest of a longer response is not read
 MAX_ERROR_BODY = 4096  # bytes
 ERROR_BODY_TIMEOUT = 2.0  # seconds
@@ -105,7 +106,7 @@ class CatFact:
 
     async def _attempt(self) -> Fact:
         """Make one attempt."""
-        body = await self._get(f"{self.base_url.rstrip('/')}/fact")
+        body = await self._get(self.base_url.rstrip("/") + PATH)
         if len(body) > MAX_BODY:
             raise AnswerError(f"longer than {MAX_BODY} bytes: {self._excerpt(body)}")
         try:

@@ -75,7 +75,7 @@ def unavailable(error: Exception) -> UnavailableError:
 
 
 def reason(error: Exception) -> str:
-    """Return what the database said, in one line and without the statement."""
+    """Return the database's message, in one line and without the statement."""
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig
     text = str(error) or type(error).__name__
@@ -104,10 +104,10 @@ async def open_database(url: str, limits: Limits) -> AsyncIterator[Database]:
 
 
 class RetryMiddleware:
-    """Repeats a request whose transaction the database gave up.
+    """Repeats a request whose transaction the database aborted because of a conflict.
 
-    That is safe: the answer is sent only after the commit, and a transaction that was
-    given up has changed nothing.
+    That is safe: the answer is sent only after the commit, and an aborted transaction
+    has changed nothing.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -135,7 +135,7 @@ class RetryMiddleware:
 def is_conflict(error: DBAPIError) -> bool:
     """Return whether the transaction failed only because of other transactions."""
     if isinstance(error.orig, sqlite3.Error):
-        # The lower byte is the error, the others say more about it.
+        # The lower byte is the error, the higher ones are details.
         return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == SQLITE_BUSY
     return getattr(error.orig, "sqlstate", None) in CONFLICTS
 

@@ -82,7 +82,7 @@ class IdempotentRequest:
         return response
 
     def _fingerprint(self, payload: BaseModel) -> str:
-        """Return what is equal for equal requests, and different for others."""
+        """Return a hash of the operation and the payload."""
         text = f"{self.operation}\n{payload.model_dump_json()}"
         return hashlib.sha256(text.encode()).hexdigest()
 

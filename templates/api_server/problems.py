@@ -117,7 +117,7 @@ def validation_response(error: RequestValidationError) -> Response:
 
 
 class ProblemMiddleware:
-    """The outermost layer of the application: whatever is raised, it answers."""
+    """The outermost layer of the application. It answers every error."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -57,7 +57,8 @@ async def current_session(
 
 
 # With scope="function", the transaction is committed before the answer is sent. By
-# default that happens after it: a client would be told of a booking that may yet fail.
+# default, it is committed after the answer, and a client could get an answer for a
+# booking that then fails.
 Session = Annotated[AsyncSession, Depends(current_session, scope="function")]
 
 
@@ -121,7 +122,7 @@ async def list_events(
     `cursor` is the `next_cursor` of the page before.
     """
     size = min(limit, limits.page_size)
-    # One more than fits tells whether there is another page.
+    # One item more than the page has shows whether there is another page.
     events = await store.list_events(after=cursor, limit=size + 1)
     items = [EventOut.model_validate(event) for event in events[:size]]
     next_cursor = None
@@ -170,7 +171,7 @@ async def cancel_booking(booking_id: UUID, store: Store) -> None:
 
 @router.get("/healthz")
 async def healthz() -> Health:
-    """Answer as long as the process works at all."""
+    """Answer 200 if the process works."""
     return Health(status="ok")
 
 

@@ -1,6 +1,6 @@
 """The bot: what a bot is, and one that works offline.
 
-model.py has the bot that asks a language model.
+model.py has the bot whose answers come from a language model.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ Reply = Callable[[Sequence[Message]], AsyncGenerator[str, None]]
 
 
 class AnswerError(Exception):
-    """An answer ended early; the message tells people the reason, in a sentence.
+    """An answer ended early. The message is the reason, a sentence for the room.
 
     `details` are for the log of the server only.
     """

@@ -1,6 +1,6 @@
 """Counts the WebSocket frames of a client, before aiohttp puts them together.
 
-aiohttp hands out whole messages. A client could keep it busy with frames that never
+aiohttp passes on whole messages. A client could keep it busy with frames that never
 complete a message, such as empty continuation frames. So the rate limit is applied to
 frames.
 """
@@ -61,7 +61,7 @@ class FrameCounter:
 
 
 class RateLimiter(asyncio.Protocol):
-    """Stands between a transport and its protocol, and passes everything on.
+    """Counts the frames that a transport passes on to its protocol.
 
     Calls `on_excess` with a close code and a reason when more than `rate` frames have
     arrived within one second, or when a frame is larger than `max_size` bytes.

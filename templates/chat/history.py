@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(kw_only=True)
 class Message:
-    """What a person has said. `time` is in seconds since 1970, UTC."""
+    """A message of a person. `time` is in seconds since 1970, UTC."""
 
     name: str
     text: str

@@ -1,4 +1,4 @@
-"""A bot that asks a language model on any server with an OpenAI-compatible API.
+"""A bot that uses a language model on any server with an OpenAI-compatible API.
 
 Ollama, vLLM, llama.cpp and the hosted services have that API. The answer comes as
 Server-Sent Events: https://html.spec.whatwg.org/multipage/server-sent-events.html
@@ -94,7 +94,7 @@ def shown(url: object) -> str:
 
 @asynccontextmanager
 async def open_model(options: ModelOptions, key: str) -> AsyncIterator[Reply]:
-    """Yield the function that asks the model; `key` may be empty.
+    """Yield the function that gets answers from the model; `key` may be empty.
 
     Raises ValueError if the options are incomplete, if the URL is not valid, or if the
     key cannot be sent as a header.
@@ -215,7 +215,7 @@ def too_many_requests(pause: float) -> str:
 
 
 def retry_pause(retry_after: str) -> float:
-    """Return the pause in seconds that a Retry-After header asks for.
+    """Return the pause in seconds that a Retry-After header requests.
 
     The header has a number of seconds or a date. Returns 0 for anything else.
     """

@@ -21,13 +21,13 @@ INVISIBLE = dict.fromkeys(
 )
 
 
-def clean_name(wish: str) -> str:
-    """Return `wish` as a name of one line and limited length.
+def clean_name(requested: str) -> str:
+    """Return `requested` as a name of one line and limited length.
 
     Format characters such as the zero-width joiner stay: emoji families and Persian
     words need them. A name of which nothing is visible becomes "guest".
     """
-    visible = printable(wish).translate(DIRECTION_MARKS)
+    visible = printable(requested).translate(DIRECTION_MARKS)
     name = " ".join(visible.split())[:MAX_NAME_LENGTH].strip()
     if comparison_key(name) == "":
         return DEFAULT_NAME
@@ -58,9 +58,9 @@ class Names:
         """Return the number of names in use."""
         return len(self._used)
 
-    def take(self, wish: str) -> str:
-        """Return a name similar to `wish` that is not in use, and mark it as used."""
-        name = clean_name(wish)
+    def take(self, requested: str) -> str:
+        """Return `requested`, or a similar name that is not in use; mark it as used."""
+        name = clean_name(requested)
         if not self._is_free(name):
             name = self._numbered(name)
         self._used.add(comparison_key(name))

@@ -1,4 +1,4 @@
-"""The chat room: who is in it, what they say, and when they have to leave.
+"""The chat room: its clients, their messages, and the reasons to evict a client.
 
 No client waits for a slow one. A message is written to the transport of every client at
 once. What the network does not take stays in the transport's write buffer, the client's
@@ -127,7 +127,7 @@ class Room:
             name=client.name,
             names=list(self._clients),
             message_size=self.limits.message_size,
-            # The newcomer's outbox must have space for what is said meanwhile.
+            # The newcomer's outbox must have space for messages that arrive meanwhile.
             history=self.history.newest(max_bytes=self.limits.outbox // 2),
         )
         others = [other for other in self._clients.values() if other is not client]
@@ -256,7 +256,7 @@ class Room:
             reason = "too slow: the outbox is full"
             self.evict(client, WSCloseCode.TRY_AGAIN_LATER, reason)
             return
-        # After an error the client has gone, and its own handler will notice.
+        # After an error the client has left, and its own handler will notice.
         with suppress(ConnectionError):
             await client.ws.send_frame(data, kind)
 

@@ -69,7 +69,7 @@ def make_runner(app: web.Application) -> web.AppRunner:
 def shorten_bad_requests(record: logging.LogRecord) -> bool:
     """Replace the traceback of a request that is not HTTP by one line.
 
-    Strangers send such requests to every public server.
+    Every public server gets such requests.
     """
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, HttpProcessingError):

@@ -1,6 +1,6 @@
 """A ledger on SQLite or PostgreSQL: many transfers at the same time, and statements.
 
-This module is the program's story. The ledger itself is in ledger.py.
+This module has the program from start to end. The ledger itself is in ledger.py.
 """
 
 import json as jsonlib
@@ -79,7 +79,7 @@ async def make_transfers(
 
 
 def print_balances(balances: dict[str, int], *, json: bool) -> None:
-    """Print all balances, and their total as a line of its own."""
+    """Print all balances, and then their total in another line."""
     for name, balance in balances.items():
         if json:
             print(jsonlib.dumps({"account": name, "balance": balance}))

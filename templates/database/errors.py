@@ -60,7 +60,7 @@ async def translated_errors(
 
 
 def reason(error: Exception) -> str:
-    """Return what the database said about an error, in one line."""
+    """Return the database's message about an error, in one line."""
     if isinstance(error, sa.exc.DBAPIError):
         text = str(error.orig)
     else:

@@ -46,7 +46,7 @@ class Order:
     """An order to move `amount` cents from account `payer` to account `payee`.
 
     The `reference` makes it unique. The ledger makes one transfer per reference, so
-    that an order whose result is not known can be given again.
+    an order whose result is not known can be repeated.
     """
 
     reference: str

@@ -7,7 +7,7 @@ MAX_CENTS = 10**15
 
 
 class Base(DeclarativeBase):
-    """The models of this program; `Base.metadata` knows their tables."""
+    """The base of all models. `Base.metadata` has their tables."""
 
 
 class Account(Base):

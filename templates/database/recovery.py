@@ -1,4 +1,4 @@
-"""Go on after an outage: repeat what failed while the database was not available."""
+"""Retries: repeat what failed while the database was not available."""
 
 import asyncio
 import logging
@@ -19,10 +19,10 @@ WARNING_INTERVAL = 10.0  # seconds
 
 
 class Recovery:
-    """Repeats operations of all workers while the database is not available.
+    """Retries the operations of all workers while the database is not available.
 
-    Each may be repeated for up to `reconnect_timeout` seconds. During an outage there
-    is a warning every WARNING_INTERVAL seconds, however many workers it concerns.
+    Each is retried for up to `reconnect_timeout` seconds. During an outage there is a
+    warning every WARNING_INTERVAL seconds, for all workers together.
     """
 
     def __init__(self, reconnect_timeout: float) -> None:
@@ -30,7 +30,7 @@ class Recovery:
         self._warned_at = -math.inf
 
     async def call(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """Return what the operation returns, repeating it if necessary.
+        """Return what the operation returns, after retries if necessary.
 
         It must be safe to repeat. Raises the UnavailableError of the last attempt when
         the time limit is reached, and any other error at once.

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter, validators
 from cyclopts.types import PositiveInt
 
-from .brokers import BrokerError, Patience, connected
+from .brokers import BrokerError, Recovery, connected
 from .memory_broker import MemoryBroker
 from .messages import Result
 from .progress import Progress
@@ -53,17 +53,17 @@ async def main(
         concurrency: Maximum number of operations at the same time.
         attempts: Maximum number of attempts.
         timeout: Time limit for one attempt, in seconds.
-        redeliver: Time without a sign of life from a worker, in seconds, after which
+        redeliver: Time without a heartbeat from a worker, in seconds, after which
             another worker gets its jobs. The same for all workers.
         reconnect_timeout: Time limit for the server to come back, in seconds.
     """
-    patience = Patience(reconnect_timeout)
+    recovery = Recovery(reconnect_timeout)
     try:
         if worker:
-            await run_worker(broker_url, concurrency, redeliver, patience)
+            await run_worker(broker_url, concurrency, redeliver, recovery)
             return 0
         async with connected(broker_url, redeliver) as broker:
-            submitter = Submitter(broker, patience, concurrency, attempts, timeout)
+            submitter = Submitter(broker, recovery, concurrency, attempts, timeout)
             return await describe_tree(folder, submitter)
     except* BrokerError as group:
         print_error(first_error(group))
@@ -71,7 +71,7 @@ async def main(
 
 
 async def run_worker(
-    broker_url: str, concurrency: int, redeliver: float, patience: Patience
+    broker_url: str, concurrency: int, redeliver: float, recovery: Recovery
 ) -> None:
     """Do jobs until cancelled; then finish those that have begun. Raises BrokerError.
 
@@ -83,7 +83,7 @@ async def run_worker(
         raise BrokerError(reason)
     try:
         async with connected(broker_url, redeliver) as broker:
-            worker = Worker(broker, TASKS, concurrency=concurrency, patience=patience)
+            worker = Worker(broker, TASKS, concurrency=concurrency, recovery=recovery)
             await worker.serve()
     except asyncio.CancelledError:
         log.info("stopped before the first job")
@@ -92,7 +92,7 @@ async def run_worker(
 async def describe_tree(folder: Path, submitter: Submitter) -> int:
     """Print a line for each file of the tree; return the exit status.
 
-    Raises BrokerError if the broker is away for too long.
+    Raises BrokerError if the broker is not available for too long.
     """
     # Workers may have another working directory.
     root = await asyncio.to_thread(folder.resolve)
@@ -129,7 +129,7 @@ async def local_worker(submitter: Submitter) -> AsyncIterator[None]:
         broker,
         TASKS,
         concurrency=submitter.concurrency,
-        patience=submitter.patience,
+        recovery=submitter.recovery,
     )
     async with asyncio.TaskGroup() as group:
         work = group.create_task(worker.work())

@@ -30,17 +30,17 @@ PREFIX = __package__.replace(".", "-")
 CONNECT_TIMEOUT = 5.0  # seconds
 CLOSE_TIMEOUT = 2.0  # seconds
 POLL_TIME = 1.0  # seconds that `take` and `read_results` wait for something
-RETRY_PAUSE = 0.5  # seconds between two attempts while the broker is away
+RETRY_PAUSE = 0.5  # seconds between two attempts while the broker is not available
 LOG_INTERVAL = 10.0  # seconds; outages in quick succession are logged less often
 RESULT_TTL = 24 * 3600  # seconds until a broker deletes results that are not read
 MAX_DEAD_LETTERS = 10_000  # the broker deletes the oldest ones above this number
 
 
 class BrokerError(Exception):
-    """The broker cannot be used, or not for this."""
+    """The broker cannot be used, or refuses an operation."""
 
 
-class BrokerAwayError(BrokerError):
+class BrokerUnavailableError(BrokerError):
     """The broker does not answer. The same operation may succeed later."""
 
 
@@ -67,8 +67,8 @@ class Delivery:
 class Broker(ABC):
     """A connection to a broker.
 
-    Each method makes one attempt. It raises BrokerAwayError if the broker does not
-    answer, and BrokerError if it refuses the operation.
+    Each method makes one attempt. It raises BrokerUnavailableError if the broker does
+    not answer, and BrokerError if it refuses the operation.
     """
 
     def __init__(self, redeliver: float) -> None:
@@ -78,7 +78,7 @@ class Broker(ABC):
 
     @abstractmethod
     async def prepare(self) -> None:
-        """Create what this program needs on the broker and does not find there.
+        """Create what this program needs on the broker, if it is missing.
 
         Done at first, and now and then later: a server can lose its data.
         """
@@ -90,7 +90,7 @@ class Broker(ABC):
 
     @abstractmethod
     async def submit(self, job_id: str, message: bytes) -> str:
-        """Store a job, and return a receipt with which to ask for its status."""
+        """Store a job, and return a receipt for `status`."""
 
     @abstractmethod
     async def read_results(self) -> list[bytes]:
@@ -125,7 +125,7 @@ class Broker(ABC):
 async def connected(url: str, redeliver: float = 30.0) -> AsyncIterator[Broker]:
     """Connect to the broker at `url`; disconnect after the block.
 
-    A job is delivered again if its worker gives no sign of life for `redeliver`
+    A job is delivered again if its worker sends no heartbeat for `redeliver`
     seconds. Raises BrokerError, with a message that explains everything in one line.
     """
     broker = await connect_or_explain(url, redeliver)
@@ -176,15 +176,16 @@ async def connect(url: str, redeliver: float) -> Broker:
     )
 
 
-class Patience:
-    """Repeats an operation while the broker is away, for up to `timeout` seconds.
+class Recovery:
+    """Retries an operation while the broker is not available.
 
-    All operations of a program share one, so that an outage is logged once.
+    Each is retried for up to `timeout` seconds. All operations of a program share one
+    `Recovery`, so that an outage is logged once.
     """
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
-        self._is_away = False
+        self._is_unavailable = False
         self._logged_at = -LOG_INTERVAL
 
     async def call(
@@ -192,14 +193,14 @@ class Patience:
     ) -> T:
         """Return what `operation` returns.
 
-        Raises BrokerAwayError if it has failed in this way for `timeout` seconds.
+        Raises BrokerUnavailableError if that has been its error for `timeout` seconds.
         """
         loop = asyncio.get_running_loop()
         first_failure: float | None = None
         while True:
             try:
                 result = await operation(*args, **kwargs)
-            except BrokerAwayError as error:
+            except BrokerUnavailableError as error:
                 reason = error
             else:
                 self._note_success()
@@ -210,21 +211,22 @@ class Patience:
                 first_failure = now
             self._note_failure(reason, now)
             if now - first_failure >= self.timeout:
-                message = f"the broker has been away for {self.timeout:g} s: {reason}"
-                raise BrokerAwayError(message) from reason
+                seconds = f"{self.timeout:g} s"
+                message = f"the broker has not been available for {seconds}: {reason}"
+                raise BrokerUnavailableError(message) from reason
             raise_if_cancelled()
             await asyncio.sleep(RETRY_PAUSE)
 
-    def _note_failure(self, reason: BrokerAwayError, now: float) -> None:
-        if not self._is_away and now - self._logged_at >= LOG_INTERVAL:
-            self._is_away = True
+    def _note_failure(self, reason: BrokerUnavailableError, now: float) -> None:
+        if not self._is_unavailable and now - self._logged_at >= LOG_INTERVAL:
+            self._is_unavailable = True
             self._logged_at = now
-            log.warning("the broker is away: %s", mask_credentials(reason))
+            log.warning("the broker is not available: %s", mask_credentials(reason))
 
     def _note_success(self) -> None:
-        if self._is_away:
-            self._is_away = False
-            log.warning("the broker is back")
+        if self._is_unavailable:
+            self._is_unavailable = False
+            log.warning("the broker is available again")
 
 
 def is_cancelled() -> bool:

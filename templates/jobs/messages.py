@@ -77,7 +77,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a job: a value, or the reason why there is none.
+    """The outcome of a job: a value, or the reason why there is none.
 
     `attempt` is the number of the attempt that ended with this result. `is_final` says
     that another attempt would fail in the same way.

@@ -34,8 +34,8 @@ from .brokers import (
     PREFIX,
     RESULT_TTL,
     Broker,
-    BrokerAwayError,
     BrokerError,
+    BrokerUnavailableError,
     Delivery,
     Status,
 )
@@ -132,14 +132,16 @@ class NatsBroker(Broker):
     async def _recover(self) -> NoReturn:
         """Create what a server without its data does not have. Then try again."""
         await self.prepare()
-        raise BrokerAwayError("the server had no stream; it has been created again")
+        raise BrokerUnavailableError(
+            "the server had no stream; it has been created again"
+        )
 
     async def close(self) -> None:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._clean_up()
         except (nats.errors.Error, OSError, TimeoutError):
-            pass  # the server is away; it deletes the inbox later
+            pass  # the server is not available; it deletes the inbox later
         await close_connection(self.client)
 
     async def _clean_up(self) -> None:
@@ -170,10 +172,10 @@ class NatsBroker(Broker):
             try:
                 messages = [await self._results.next_msg(timeout=POLL_TIME)]
             except nats.errors.TimeoutError:
-                # Silence can also mean that the server is away. It answers this.
+                # The server may also be unavailable. It answers this.
                 await self.client.flush(timeout=int(REQUEST_TIMEOUT))
                 if not self.client.is_connected:
-                    raise BrokerAwayError("the connection is lost") from None
+                    raise BrokerUnavailableError("the connection is lost") from None
                 return []
             while self._results.pending_msgs:
                 messages.append(await self._results.next_msg(timeout=POLL_TIME))
@@ -224,7 +226,7 @@ class NatsBroker(Broker):
         if status == "408":  # no job came in time
             return None
         description = (message.headers or {}).get("Description", "")
-        raise BrokerAwayError(f"no job: {status} {description}")
+        raise BrokerUnavailableError(f"no job: {status} {description}")
 
     async def touch(self, delivery: Delivery) -> None:
         with clear_errors():
@@ -273,7 +275,7 @@ async def open_connection(url: str) -> Client:
         await client.connect(
             f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}",
             error_cb=on_error,
-            max_reconnect_attempts=-1,  # class Patience sets the limit
+            max_reconnect_attempts=-1,  # class Recovery sets the limit
             reconnect_time_wait=1,
             **credentials(parts),
         )
@@ -296,13 +298,13 @@ def credentials(parts: SplitResult) -> dict[str, Any]:
 
 
 async def close_connection(client: Client) -> None:
-    """Disconnect, also while the server is away."""
+    """Disconnect, also while the server is not available."""
     try:
         async with asyncio.timeout(CLOSE_TIMEOUT):
             await client.close()
     except Exception:
-        # While the server is away, nats-py writes to a connection that is closed. What
-        # that raises depends on the version of Python; TypeError is one of them.
+        # While the server is not available, nats-py writes to a closed connection. The
+        # error depends on the version of Python; TypeError is one of them.
         log.debug("the connection was not closed properly", exc_info=True)
 
 
@@ -331,8 +333,8 @@ def clear_errors() -> Iterator[None]:
         yield
     except nats.js.errors.ServiceUnavailableError as error:
         reason = error.description or "JetStream is not available: start NATS with -js"
-        raise BrokerAwayError(reason) from error
+        raise BrokerUnavailableError(reason) from error
     except (nats.js.errors.APIError, nats.errors.MaxPayloadError) as error:
         raise BrokerError(f"NATS refused it: {error}") from error
     except (nats.errors.Error, OSError) as error:
-        raise BrokerAwayError(str(error) or repr(error)) from error
+        raise BrokerUnavailableError(str(error) or repr(error)) from error

@@ -27,8 +27,8 @@ from .brokers import (
     PREFIX,
     RESULT_TTL,
     Broker,
-    BrokerAwayError,
     BrokerError,
+    BrokerUnavailableError,
     Delivery,
     Status,
 )
@@ -71,7 +71,7 @@ class RedisBroker(Broker):
         self._is_worker = False
         self._reading = asyncio.Lock()
         self._reads = 0
-        self._read_error: BrokerAwayError | None = None
+        self._read_error: BrokerUnavailableError | None = None
         self._waiting = 0  # calls of `take` that wait for a job
         self._ready: deque[Delivery] = deque()  # jobs for these calls
 
@@ -83,7 +83,7 @@ class RedisBroker(Broker):
             "driver_info": DRIVER,
             "socket_connect_timeout": CONNECT_TIMEOUT,
             "socket_timeout": POLL_TIME + CONNECT_TIMEOUT,
-            "retry": Retry(NoBackoff(), 0),  # class Patience does this
+            "retry": Retry(NoBackoff(), 0),  # class Recovery does this
         }
         # A command waits for a free connection. By default it would fail.
         pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
@@ -124,7 +124,7 @@ class RedisBroker(Broker):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._clean_up()
         except (RedisError, OSError, TimeoutError):
-            pass  # the server is away; it deletes the inbox when that expires
+            pass  # the server is not available; it deletes the inbox when that expires
         await self._disconnect()
 
     async def _disconnect(self) -> None:
@@ -187,7 +187,7 @@ class RedisBroker(Broker):
                 if self._ready:
                     return self._ready.popleft()
                 if self._read_error is not None:
-                    raise BrokerAwayError(str(self._read_error))
+                    raise BrokerUnavailableError(str(self._read_error))
                 return None
         finally:
             self._waiting -= 1
@@ -197,7 +197,7 @@ class RedisBroker(Broker):
         self._read_error = None
         try:
             self._ready += await self._read_jobs(self._waiting)
-        except BrokerAwayError as error:
+        except BrokerUnavailableError as error:
             self._read_error = error
         finally:
             self._reads += 1
@@ -284,6 +284,6 @@ def clear_errors() -> Iterator[None]:
     try:
         yield
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-        raise BrokerAwayError(str(error) or repr(error)) from error
+        raise BrokerUnavailableError(str(error) or repr(error)) from error
     except RedisError as error:
         raise BrokerError(f"Redis refused it: {error}") from error

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .brokers import Broker, BrokerAwayError, BrokerError, Patience, Status
+from .brokers import Broker, BrokerError, BrokerUnavailableError, Recovery, Status
 from .messages import Job, MessageError, Result
 from .text import printable
 
 log = logging.getLogger(__name__)
 
-WATCH_INTERVAL = 5.0  # seconds between two looks at the jobs that have no result
+WATCH_INTERVAL = 5.0  # seconds between two checks of the jobs that have no result
 WARNING_INTERVAL = 60.0  # seconds between two warnings that no worker takes jobs
 MAX_WATCHED = 100  # jobs; with more, only the oldest ones are looked at
 MAX_PAUSE = 10.0  # seconds before another attempt
@@ -35,12 +35,12 @@ class Submitter:
     """Submits jobs, at most `concurrency` at the same time.
 
     Each attempt may take `timeout` seconds, including the time in the queue; a task is
-    attempted up to `attempts` times. `patience` says how long the broker may be away.
+    attempted up to `attempts` times. `recovery` retries the operations of the broker.
     Raises ValueError if a limit is not positive.
     """
 
     broker: Broker
-    patience: Patience
+    recovery: Recovery
     concurrency: int = 32
     attempts: int = 3
     timeout: float = 3600.0
@@ -62,7 +62,7 @@ class Submitter:
     ) -> None:
         """Do `task` for all arguments; report each one once, with its result.
 
-        Raises BrokerError if the broker is away for too long.
+        Raises BrokerError if the broker is not available for too long.
         """
         free = asyncio.Semaphore(self.concurrency)
 
@@ -121,7 +121,7 @@ class Submitter:
             return Result(job.id, job.attempt, error=reason)
         except MessageError as error:
             return Result(job.id, job.attempt, error=str(error), is_final=True)
-        except BrokerAwayError:
+        except BrokerUnavailableError:
             raise
         except BrokerError as error:
             return Result(job.id, job.attempt, error=str(error))
@@ -131,14 +131,14 @@ class Submitter:
     async def _submit(self, pending: Pending) -> None:
         message = pending.job.encode(self.broker.max_message_bytes)
         job_id = pending.job.id
-        pending.receipt = await self.patience.call(self.broker.submit, job_id, message)
+        pending.receipt = await self.recovery.call(self.broker.submit, job_id, message)
 
     # --- Results
 
     async def _read_results(self) -> None:
         """Pass results to those who wait for them, as they arrive."""
         while True:
-            for message in await self.patience.call(self.broker.read_results):
+            for message in await self.recovery.call(self.broker.read_results):
                 try:
                     result = Result.decode(message)
                 except MessageError as error:
@@ -157,7 +157,7 @@ class Submitter:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
-            await self.patience.call(self.broker.prepare)
+            await self.recovery.call(self.broker.prepare)
             latest = asyncio.get_running_loop().time() - WATCH_INTERVAL
             watched = [
                 pending
@@ -171,8 +171,8 @@ class Submitter:
     async def _look_at(self, pending: Pending) -> None:
         """Update the job's status. A job that is lost fails."""
         before = pending.status
-        pending.status = await self.patience.call(self.broker.status, pending.receipt)
-        # Between two looks, the result of a finished job would have arrived.
+        pending.status = await self.recovery.call(self.broker.status, pending.receipt)
+        # Between two checks, the result of a finished job would have arrived.
         if before == pending.status == Status.GONE:
             job = pending.job
             reason = "the broker has lost the job or its result"

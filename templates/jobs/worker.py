@@ -4,21 +4,23 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-from .brokers import Broker, BrokerError, Delivery, Patience, is_cancelled
+from .brokers import Broker, BrokerError, Delivery, Recovery, is_cancelled
 from .messages import Job, MessageError, Result
 from .tasks import Task
 from .text import printable
 
 log = logging.getLogger(__name__)
 
-DRAIN_TIMEOUT = 5.0  # seconds that a stopping worker waits for a broker that is away
+DRAIN_TIMEOUT = (
+    5.0  # seconds that a stopping worker waits for a broker that is not available
+)
 
 
 class Worker:
     """Does up to `concurrency` jobs at the same time.
 
-    `tasks` are the functions that it can call, by name. `patience` says how long the
-    broker may be away.
+    `tasks` are the functions that it can call, by name. `recovery` says how long the
+    broker may be unavailable.
     """
 
     def __init__(
@@ -27,12 +29,12 @@ class Worker:
         tasks: Mapping[str, Task],
         *,
         concurrency: int,
-        patience: Patience,
+        recovery: Recovery,
     ) -> None:
         self.broker = broker
         self.tasks = tasks
         self.concurrency = concurrency
-        self.patience = patience
+        self.recovery = recovery
         self._deliveries: set[Delivery] = set()
         self._stopping = False
 
@@ -41,7 +43,7 @@ class Worker:
     async def serve(self) -> None:
         """Do jobs until cancelled; then finish those that have begun, and return.
 
-        Raises BrokerError if the broker is away for too long.
+        Raises BrokerError if the broker is not available for too long.
         """
         log.info("ready for jobs, up to %d at the same time", self.concurrency)
         work = asyncio.create_task(self.work())
@@ -51,7 +53,7 @@ class Worker:
         except asyncio.CancelledError:
             log.info("stopping; jobs to finish: %d", len(self._deliveries))
             self._stopping = True
-            self.patience.timeout = min(self.patience.timeout, DRAIN_TIMEOUT)
+            self.recovery.timeout = min(self.recovery.timeout, DRAIN_TIMEOUT)
         await work
 
     async def work(self) -> None:
@@ -68,7 +70,7 @@ class Worker:
         """Do one job after the other."""
         while not self._stopping:
             try:
-                delivery = await self.patience.call(self.broker.take)
+                delivery = await self.recovery.call(self.broker.take)
             except BrokerError:
                 if self._stopping:
                     return  # other slots may still have jobs to finish
@@ -82,7 +84,7 @@ class Worker:
                 self._deliveries.discard(delivery)
 
     async def _keep_alive(self) -> None:
-        """Tell the broker regularly that the jobs in work are still in work."""
+        """Send heartbeats for the jobs in work, so that the broker keeps them."""
         while True:
             await asyncio.sleep(self.broker.redeliver / 3)
             for delivery in self._deliveries.copy():
@@ -146,7 +148,7 @@ class Worker:
         self, delivery: Delivery, inbox: str | None, result: bytes
     ) -> None:
         try:
-            await self.patience.call(self.broker.finish, delivery, inbox, result)
+            await self.recovery.call(self.broker.finish, delivery, inbox, result)
         except BrokerError as error:
             # It was not deleted, so the broker will deliver it again.
             log.error("cannot send a result: %s", error)
@@ -154,6 +156,6 @@ class Worker:
     async def _set_aside(self, delivery: Delivery, reason: str) -> None:
         log.error("set aside as a dead letter: %s", printable(reason))
         try:
-            await self.patience.call(self.broker.keep_dead_letter, delivery, reason)
+            await self.recovery.call(self.broker.keep_dead_letter, delivery, reason)
         except BrokerError as error:
             log.error("cannot store a dead letter: %s", error)

@@ -26,7 +26,7 @@ Message = dict[str, Any]
 MAX_WARNINGS = 5  # per file
 MAX_TEXT = 500  # characters of an error or a warning
 NICENESS = 5
-# How long a conversion may go on after stdin has ended, in seconds.
+# How long a conversion may continue after stdin has ended, in seconds.
 GRACE = 0.5
 
 
@@ -126,7 +126,7 @@ def send(results: BinaryIO, message: Message) -> None:
 
 
 def convert(job: Message, folder: Path) -> Message:
-    """Make the outputs of one file, each whole or not at all.
+    """Make the outputs of one file, each completely or not at all.
 
     Returns the details that the kind's module found out and what the libraries warned
     of, or the error. An output that exists is replaced only if all drafts are whole.

@@ -1,6 +1,6 @@
 """Make thumbnails with libvips, and look at pictures with OpenCV.
 
-Runs in a worker process. A thumbnail stands upright and has sRGB colours; nothing else
+Runs in a worker process. A thumbnail is upright and has sRGB colours; nothing else
 of the picture's metadata is kept: no place, no camera, no comment.
 """
 
@@ -54,7 +54,7 @@ class Picture:
     def shrink(self, size: int) -> Any:
         """Return the picture in sRGB, at most `size` pixels wide and high.
 
-        It stands upright and has 8 bits per channel. Raises pyvips.Error if the file is
+        It is upright and has 8 bits per channel. Raises pyvips.Error if the file is
         broken.
         """
         options: dict[str, Any] = {"height": size, "size": "down"}
@@ -136,7 +136,7 @@ def open_with_pillow(source: Path, content: bytes, max_megapixels: float) -> Pic
 def register_heic() -> None:
     """Let Pillow read HEIC. Raises ValueError if the extra is not installed."""
     try:
-        import pillow_heif
+        import pillow_heif  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         raise ValueError("to read HEIC, install the extra `heic`") from None
     pillow_heif.register_heif_opener()

@@ -1,4 +1,4 @@
-"""Decide what there is to do: find the files, name their outputs, compare the times.
+"""Decide what to do: find the files, name their outputs, compare the times.
 
 To support another kind of file, write a module with a function `convert` as in
 pictures.py and add a `Kind` to `KINDS`. This module runs in the program itself, so it
@@ -19,7 +19,7 @@ COARSE_TIME_NS = 2_000_000_000
 
 @dataclass(frozen=True)
 class Settings:
-    """What the outputs shall be like. Raises ValueError if a value makes no sense.
+    """What the outputs should be like. Raises ValueError if a value makes no sense.
 
     `size` is the maximum width and height of a thumbnail, in pixels. `loudness` is the
     loudness of the sounds in LUFS. Pictures with more than `max_megapixels` are
@@ -107,7 +107,7 @@ class Problem:
 
 @dataclass
 class Plan:
-    """What there is to do for a folder."""
+    """What to do for a folder."""
 
     jobs: list[Job] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -117,7 +117,7 @@ class Plan:
 
 
 def make_plan(source: Path, to: Path, settings: Settings) -> Plan:
-    """Return what there is to do for the files in `source` and its subfolders.
+    """Return what to do for the files in `source` and its subfolders.
 
     Raises ValueError if the outputs could become sources, and OSError if `source` is
     not a folder that can be read.
@@ -174,7 +174,7 @@ def find_files(folder: Path, to: Path, problems: list[Problem]) -> Iterator[Path
 
 
 def kind_of(path: Path) -> Kind | None:
-    """Return the kind of file that a suffix stands for, or None."""
+    """Return the kind of the files with this suffix, or None."""
     suffix = path.suffix.lower()
     for kind in KINDS:
         if suffix in kind.suffixes:

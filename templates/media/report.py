@@ -74,7 +74,7 @@ class Report:
             print(printable(f"{path}: deleted"))
 
     def summary(self) -> str:
-        """Return how many files there were of each sort, in one line."""
+        """Return the number of files of each kind of result, in one line."""
         parts = [
             f"{self.made} made",
             f"{self.up_to_date} up to date",

@@ -3,7 +3,7 @@
 A request that failed is repeated after a pause. The pause doubles with each failure,
 and a random part keeps many clients from coming back at the same moment.
 
-A server that limits the rate of requests says so with status 429, or with a Retry-After
+A server that limits the rate of requests answers with status 429, or with a Retry-After
 header. All workers share that information in a `RateLimit`: they pause together, and
 come back one after the other.
 """

@@ -68,7 +68,7 @@ async def main(
             result = await run_training(settings, start, checkpoint, port, json)
             print_result(result, checkpoint, json)
     except BrokenPipeError:
-        # The reader of stdout has left, as `| head` does. __main__.py ends quietly.
+        # The reader of stdout has left, as `| head` does. __main__.py reports nothing.
         raise
     except (OSError, ValueError) as error:
         print(printable(error), file=sys.stderr)

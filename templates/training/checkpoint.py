@@ -1,4 +1,4 @@
-"""Checkpoints: the state of a training, and the model that came of it, in a file.
+"""Checkpoints: the state of a training, with the best model so far, in a file.
 
 The file is a NumPy archive (.npz) without pickled objects, so reading one runs no code.
 The README describes its arrays.
@@ -111,7 +111,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Replace the content of a file as a whole, or raise OSError and leave it.
+    """Replace the content of a file as a whole, or raise OSError and leave it as it is.
 
     The data is written to a file beside it, which then gets its name. On a full disk a
     write can store a part of the data and report that as success, so what was written

@@ -35,7 +35,7 @@ class Dataset:
     targets: np.ndarray
 
     def digest(self) -> str:
-        """Return a checksum, which is another one for other data."""
+        """Return a checksum of the data."""
         names = repr([self.features, self.classes])
         checksum = hashlib.sha256(names.encode())
         checksum.update(self.inputs.tobytes())
@@ -175,7 +175,7 @@ def read_numbers(table: Table, columns: list[str]) -> np.ndarray:
 
 
 def parse_number(text: str) -> float | None:
-    """Return the finite number that `text` stands for, or None."""
+    """Return the finite number in `text`, or None."""
     try:
         number = float(text)
     except ValueError:

@@ -77,7 +77,7 @@ def create_model(data: Dataset, seed: int) -> MLPClassifier:
         batch_size=1,
         random_state=seed,
     )
-    # The weights are created by the first call, whatever it is called with.
+    # The first call creates the weights, whatever its arguments are.
     one_input = np.zeros((1, len(data.features)))
     classes = range(len(data.classes))
     model.partial_fit(one_input, [0], classes=classes)
@@ -116,7 +116,7 @@ def train_epoch(
     for batch in batches:
         model.batch_size = len(batch)
         try:
-            # The error says it all: NumPy need not warn as well.
+            # The error is enough: NumPy need not warn as well.
             with np.errstate(all="ignore"):
                 model.partial_fit(inputs[batch], targets[batch])
         except ValueError as error:

@@ -1,6 +1,6 @@
 """Training in a worker process, so that the event loop never computes.
 
-A thread would not do: Python code in it slows the event loop down, and a thread cannot
+A thread is not enough: Python code in it slows the event loop down, and a thread cannot
 be stopped.
 """
 

@@ -13,7 +13,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from api_client.app import fetch_data
-from api_client.client import MAX_BODY, CatFact, Fact
+from api_client.client import (
+    MAX_BODY,
+    PATH,
+    CatFact,
+    Fact,
+)
 from api_client.session import open_session
 
 # --- The fake API
@@ -109,8 +114,7 @@ def application(
             return web.Response(
                 status=rate_limiter.status, headers=rate_limiter.headers
             )
-        number = len(request_times)
-        fact = web.json_response({"fact": f"Cat number {number} sleeps.", "length": 20})
+        fact = web.json_response(example(len(request_times)))
         if not script:
             return fact
         try:
@@ -123,8 +127,13 @@ def application(
         return response
 
     application = web.Application()
-    application.router.add_get("/fact", handle)
+    application.router.add_get(PATH, handle)
     return application
+
+
+def example(number: int) -> dict[str, object]:
+    """Return what the API sends as the response to this request, from 1 on."""
+    return {"fact": f"Cat number {number} sleeps.", "length": 20}
 
 
 async def perform(

@@ -10,9 +10,15 @@ import pytest
 from pytest_mock import MockerFixture
 
 from api_client.app import fetch_data
-from api_client.client import AnswerError, CatFact, Fact
+from api_client.client import (
+    PATH,
+    AnswerError,
+    CatFact,
+    Fact,
+)
 
 NAPS = Fact("Cats nap.", 9)
+NAPS_AS_JSON = b'{"fact": "Cats nap.", "length": 9}'
 
 
 def response_with(body: bytes) -> MagicMock:
@@ -59,9 +65,9 @@ async def test_a_patched_method_records_its_self(
 @pytest.mark.asyncio
 async def test_a_context_manager_gives_its_body_what_aenter_returns() -> None:
     session = create_autospec(aiohttp.ClientSession, instance=True)
-    session.get.return_value = response_with(b'{"fact": "Cats nap.", "length": 9}')
+    session.get.return_value = response_with(NAPS_AS_JSON)
     assert await CatFact(session, "https://cats").get_cat_fact() == NAPS
-    session.get.assert_called_once_with("https://cats/fact", headers={})
+    session.get.assert_called_once_with(f"https://cats{PATH}", headers={})
     session.get.return_value.__aexit__.assert_awaited_once()
 
 
@@ -83,7 +89,7 @@ class Feed:
 
     async def facts(self, topic: str) -> AsyncIterator[Fact]:
         """Yield facts about `topic`."""
-        yield Fact(topic, len(topic))
+        yield NAPS
 
 
 @pytest.mark.asyncio
@@ -105,7 +111,7 @@ async def test_two_errors_and_a_response_are_one_fact() -> None:
     session.get.side_effect = [
         aiohttp.ClientConnectionError(),
         TimeoutError(),
-        response_with(b'{"fact": "Cats nap.", "length": 9}'),
+        response_with(NAPS_AS_JSON),
     ]
     assert await CatFact(session, "https://cats").get_cat_fact() == NAPS
     assert session.get.call_count == 3

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
+import cyclopts
 import httpx2
 import pytest
 import sqlalchemy as sa
+import uvicorn
 from starlette.types import Receive, Scope, Send
+from uvicorn.main import main as uvicorn_command
 
 from api_server.app import (
     URL_VARIABLE,
@@ -282,6 +285,62 @@ async def test_a_response_that_fails_halfway_is_cut_off(
 
 
 # --- The README
+
+
+def readme_commands(pattern: str) -> list[str]:
+    """Return the commands of the README that match a pattern."""
+    text = README.read_text(encoding="utf-8")
+    # In a project, the README has other sections before and after this one.
+    program = text.partition("\n## The program\n")[2] or text
+    section = program.partition("\n## ")[0]
+    return re.findall(f"^{pattern}$", section, re.MULTILINE)
+
+
+@pytest.mark.asyncio
+async def test_the_commands_of_the_readme_start_a_server(
+    postgres_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    commands = readme_commands(r"uv run (?!uvicorn|pytest)\S+.*")
+    assert len(commands) == 4
+    program = cyclopts.App(result_action="return_value")
+    program.default(main)
+    for command in commands:
+        words = shlex.split(command)[3:]
+        if "--help" in words:
+            continue
+        function, bound, _ = program.parse_args(words)
+        options = bound.arguments
+        if options.get("database_url", "").startswith("postgresql:"):
+            options["database_url"] = postgres_url
+        # The ports of the README may be in use.
+        options |= {"port": 0, "lifetime": 0.01}
+        assert await function(*bound.args, **bound.kwargs) == 0
+        assert "listening on http://" in capsys.readouterr().out
+
+
+def test_the_uvicorn_command_of_the_readme_finds_the_application(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [command] = readme_commands("PACKAGE_DATABASE_URL=.*")
+    assignment, *words = shlex.split(command)
+    package = main.__module__.partition(".")[0]
+    variable = assignment.partition("=")[0].replace("PACKAGE", package.upper())
+    assert words[:3] == ["uv", "run", "uvicorn"]
+    arguments = [word.replace("PACKAGE", package) for word in words[3:]]
+    options = uvicorn_command.make_context("uvicorn", arguments).params
+    config = uvicorn.Config(
+        options["app"],
+        factory=options["factory"],
+        log_config=None,
+        proxy_headers=False,
+    )
+    monkeypatch.setenv(variable, sqlite_url)
+    config.load()
+    assert config.loaded_app.state.database_url == sqlite_url
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")

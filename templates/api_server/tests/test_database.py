@@ -105,7 +105,7 @@ async def assert_balanced(database: Database) -> int:
 
 
 @pytest.mark.asyncio
-async def test_a_booking_cancelled_at_any_await_is_made_whole_or_not_at_all(
+async def test_a_booking_cancelled_at_any_await_is_made_completely_or_not_at_all(
     database_url: str, cancel_everywhere: Callable[..., Awaitable[int]]
 ) -> None:
     async with opened(database_url) as database:
@@ -199,7 +199,7 @@ async def test_a_conflict_in_postgresql_is_repeated(
 
 
 @pytest.mark.asyncio
-async def test_a_conflict_that_lasts_is_given_up(
+async def test_a_conflict_that_lasts_gets_503(
     open_client: OpenClient, postgres_url: str
 ) -> None:
     await make_inserts_fail(postgres_url, ATTEMPTS, "40001")
@@ -245,12 +245,12 @@ def test_pauses_grow_up_to_a_limit() -> None:
     assert pauses[1] < pauses[2] < 0.5
 
 
-# --- A database that is gone
+# --- A database that is not available
 
 
 @pytest.mark.deadline(60)
 @pytest.mark.asyncio
-async def test_while_the_database_is_gone_requests_get_503(
+async def test_while_the_database_is_not_available_requests_get_503(
     open_client: OpenClient, postgres_url: str, downtime: Downtime
 ) -> None:
     async with open_client(postgres_url) as client:

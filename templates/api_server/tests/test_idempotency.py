@@ -34,7 +34,7 @@ DAY = 86400.0
 OpenClient = Callable[..., AbstractAsyncContextManager[httpx2.AsyncClient]]
 StartProgram = Callable[..., Awaitable[Process]]
 
-# The program, but it stops for ever between the commit of a booking and the answer.
+# The program, but it hangs between the commit of a booking and the answer.
 PROGRAM = f"""
 import asyncio
 import sys
@@ -293,7 +293,7 @@ async def test_expired_keys_are_deleted(database_url: str) -> None:
 
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_purging_goes_on_after_a_failure(
+async def test_purging_continues_after_a_failure(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     database = create_autospec(Database, instance=True)

@@ -80,7 +80,7 @@ def raw_booking(event_id: int, key: str) -> bytes:
 
 
 @pytest.mark.asyncio
-async def test_more_requests_than_allowed_get_503_and_are_told_when_to_return() -> None:
+async def test_more_requests_than_allowed_get_503_with_retry_after() -> None:
     busy = asyncio.Event()
     async with client_of(app_that_hangs(Limits(concurrency=1), busy)) as client:
         first = asyncio.create_task(client.get("/events/1"))
@@ -160,7 +160,7 @@ def test_a_limit_must_be_positive_and_finite(value: float) -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_is_no_request_passes_through_every_layer() -> None:
+async def test_a_lifespan_message_passes_through_every_layer() -> None:
     seen = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -260,7 +260,7 @@ async def test_a_client_that_reads_nothing_does_not_hold_up_the_others_or_the_en
         for _ in range(20):
             await client.post("/events", json={"name": "x" * 100, "seats": 1})
         reader, writer = await open_connection(client)
-        # It asks for megabytes, until the server can send no more.
+        # It requests megabytes, until the server can send no more.
         reader._transport.pause_reading()  # type: ignore[attr-defined]
         request = b"GET /events HTTP/1.1\r\nHost: api\r\n\r\n"
         writer.write(request * 5000)

@@ -34,7 +34,7 @@ BOOKING = Booking(id=UUID(int=5), event_id=7, name="Ada", seats=1)
 
 
 class ConflictError(Exception):
-    """What a driver raises if PostgreSQL gives a transaction up."""
+    """What a driver raises if PostgreSQL aborts a transaction because of another."""
 
     sqlstate = "40001"
 
@@ -60,7 +60,7 @@ def store() -> MagicMock:
 
 @pytest.fixture
 def database() -> MagicMock:
-    """A database that is none. Its transactions hand out a session that is none."""
+    """A mocked database. Its transactions yield a mocked session."""
     mock: MagicMock = create_autospec(Database, instance=True)
     session = create_autospec(AsyncSession, instance=True)
     mock.transaction.return_value.__aenter__.return_value = session

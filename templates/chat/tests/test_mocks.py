@@ -1,4 +1,4 @@
-"""AsyncMock by example: clients and bots that real ones could hardly be made to be."""
+"""AsyncMock by example: clients and bots with faults that real ones rarely have."""
 
 import asyncio
 import json
@@ -92,7 +92,7 @@ def test_without_a_spec_a_number_becomes_a_coroutine() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_side_effect_is_raised_and_the_others_still_hear(
+async def test_a_side_effect_is_raised_and_the_others_get_the_message(
     ws: Any, other_ws: Any, transport: Any
 ) -> None:
     ws.send_frame.side_effect = aiohttp.ClientConnectionResetError("gone")
@@ -124,7 +124,7 @@ async def test_a_side_effect_that_hangs_is_cancelled_by_the_timeout(ws: Any) -> 
     ws.close.assert_called_once()
 
 
-# Who gets it first? One parent sees the calls of all its children in their order.
+# The order of calls: one parent records the calls of all its children.
 
 
 @pytest.mark.shuffled(3)

@@ -216,7 +216,7 @@ async def test_no_request_is_sent_until_the_server_allows_it(
 
 
 @pytest.mark.asyncio
-async def test_a_busy_server_need_not_say_for_how_long(
+async def test_a_busy_server_may_send_no_retry_after(
     model: Reply, model_server: Any
 ) -> None:
     model_server.status = 429
@@ -240,7 +240,7 @@ def test_a_pause_is_a_number_of_seconds_or_a_date() -> None:
 @pytest.mark.parametrize("first", [b"", b"data: "], ids=["nothing", "half_an_event"])
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_a_server_that_stalls_is_given_up(
+async def test_a_server_that_stalls_ends_the_answer(
     model: Reply, model_server: Any, first: bytes
 ) -> None:
     model_server.chunks = [model_server.event("Well"), first, asyncio.Event()]

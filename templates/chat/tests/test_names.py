@@ -1,4 +1,4 @@
-"""Names are unique for the eye, printable and short."""
+"""Names are printable and short, and no two look alike."""
 
 import pytest
 
@@ -8,7 +8,7 @@ FAMILY = "\U0001f469\u200d\U0001f467"  # a woman and a girl, joined to one chara
 
 
 @pytest.mark.parametrize(
-    ("wish", "name"),
+    ("requested", "name"),
     [
         (" Ann \n Lee\t", "Ann Lee"),
         ("", "guest"),
@@ -22,8 +22,8 @@ FAMILY = "\U0001f469\u200d\U0001f467"  # a woman and a girl, joined to one chara
         ("\u05d3\u05d5\u05d3", "\u05d3\u05d5\u05d3"),
     ],
 )
-def test_a_name_is_printable_and_short(wish: str, name: str) -> None:
-    assert clean_name(wish) == name
+def test_a_name_is_printable_and_short(requested: str, name: str) -> None:
+    assert clean_name(requested) == name
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ def test_names_that_look_alike_are_the_same_name(other: str) -> None:
 
 def test_each_name_is_numbered_on_its_own() -> None:
     names = Names("bot")
-    wishes = ["Ann", "Ann", "Bob", "Bob", "Ann", "Ann-2", "bot"]
-    taken = [names.take(wish) for wish in wishes]
+    requested = ["Ann", "Ann", "Bob", "Bob", "Ann", "Ann-2", "bot"]
+    taken = [names.take(name) for name in requested]
     assert taken == ["Ann", "Ann-2", "Bob", "Bob-2", "Ann-3", "Ann-4", "bot-2"]
 
 

@@ -44,7 +44,7 @@ async def test_a_message_has_its_time(enter: Enter) -> None:
 
 
 @pytest.mark.asyncio
-async def test_everyone_hears_everything_in_one_order(enter: Enter) -> None:
+async def test_all_clients_receive_all_messages_in_the_same_order(enter: Enter) -> None:
     peers = [await enter(f"peer {n}") for n in range(20)]
     async with asyncio.TaskGroup() as tasks:
         for n, peer in enumerate(peers):
@@ -57,7 +57,7 @@ async def test_everyone_hears_everything_in_one_order(enter: Enter) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_crowd_hears_everything(enter: Enter) -> None:
+async def test_many_clients_receive_all_messages(enter: Enter) -> None:
     crowd = [await enter(f"peer {n}") for n in range(50)]
     for n, peer in enumerate(crowd[:20]):
         await peer.say(f"{n}")
@@ -92,8 +92,8 @@ async def test_people_who_enter_at_the_same_moment_see_each_other(
 
 @pytest.mark.asyncio
 async def test_names_are_unique(enter: Enter) -> None:
-    wishes = ["Ann", "\uff41nn", "Ann", "Bot", "", ""]
-    peers = [await enter(wish) for wish in wishes]
+    requested = ["Ann", "\uff41nn", "Ann", "Bot", "", ""]
+    peers = [await enter(name) for name in requested]
     names = [peer.welcome["name"] for peer in peers]
     assert names == ["Ann", "\uff41nn-2", "Ann-3", "Bot-2", "guest", "guest-2"]
 
@@ -228,7 +228,7 @@ async def test_blank_and_binary_messages_are_refused(enter: Enter) -> None:
 
 
 @pytest.mark.asyncio
-async def test_half_of_a_character_harms_no_one(enter: Enter) -> None:
+async def test_half_of_a_character_does_not_end_the_room(enter: Enter) -> None:
     ann = await enter("Ann")
     await ann.ws.send_str('{"type": "message", "text": "\\ud83d"}')
     assert (await ann.receive())["text"] == "\ud83d"
@@ -264,7 +264,7 @@ async def send_continuation(peer: Any) -> None:
 @pytest.mark.parametrize("send", [send_text, send_ping, send_continuation])
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_too_many_frames_in_a_second_end_the_stay(
+async def test_too_many_frames_in_a_second_disconnect_the_client(
     enter: Enter, room: Room, send: Callable[[Any], Awaitable[None]]
 ) -> None:
     room.limits.rate = 5
@@ -291,7 +291,7 @@ async def test_so_many_messages_in_a_second_are_allowed(
 
 
 @pytest.mark.asyncio
-async def test_a_client_that_does_not_read_is_evicted_and_delays_no_one(
+async def test_a_client_that_does_not_read_is_evicted_and_delays_no_other(
     enter: Enter, room: Room
 ) -> None:
     room.limits.rate = 1000
@@ -367,7 +367,9 @@ def test_a_limit_that_the_system_cannot_keep_is_refused(
 
 
 @pytest.mark.asyncio
-async def test_the_highest_limits_let_everyone_in(enter: Enter, room: Room) -> None:
+async def test_with_the_highest_limits_clients_can_join(
+    enter: Enter, room: Room
+) -> None:
     for limit in ("clients", "message_size", "rate", "outbox", "answers"):
         setattr(room.limits, limit, 10**9)
     ann = await enter("Ann")
@@ -489,7 +491,7 @@ async def test_an_answer_can_be_stopped_before_its_first_word(enter: Enter) -> N
 
 
 @pytest.mark.asyncio
-async def test_a_bot_that_fails_harms_no_one(
+async def test_a_bot_that_fails_does_not_end_the_room(
     enter: Enter, words: Words, caplog: pytest.LogCaptureFixture
 ) -> None:
     ann = await enter("Ann")

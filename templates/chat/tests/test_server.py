@@ -113,7 +113,7 @@ async def test_a_page_can_ask_why_it_was_refused(
 
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_a_full_room_says_when_to_come_back(
+async def test_a_full_room_sends_retry_after(
     enter: Enter, room: Room, url: URL, until_left: UntilLeft
 ) -> None:
     room.limits.clients = 2

@@ -168,7 +168,7 @@ async def test_an_unknown_account_is_named(ledger: Ledger, order: Order) -> None
 
 @pytest.mark.parametrize("order", [pay(0), pay(-1), pay(10**30), pay(1, "ann", "ann")])
 @pytest.mark.asyncio
-async def test_an_absurd_order_is_a_value_error(order: Order, sqlite_url: str) -> None:
+async def test_an_invalid_order_is_a_value_error(order: Order, sqlite_url: str) -> None:
     async with open_ledger(sqlite_url) as ledger:
         with pytest.raises(ValueError, match="must be"):
             await ledger.transfer(order)
@@ -187,7 +187,7 @@ async def test_an_error_in_a_transaction_rolls_it_back(ledger: Ledger) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_transfer_cancelled_at_any_await_is_made_whole_or_not_at_all(
+async def test_a_transfer_cancelled_at_any_await_is_made_completely_or_not_at_all(
     ledger: Ledger, cancel_everywhere: Callable[..., Awaitable[int]]
 ) -> None:
     async def whole() -> None:
@@ -332,7 +332,7 @@ async def test_a_statement_uses_the_indexes(sqlite_url: str) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_transaction_that_waits_too_long_is_given_up(ledger: Ledger) -> None:
+async def test_a_transaction_that_waits_too_long_fails(ledger: Ledger) -> None:
     impatient = Ledger(ledger.engine, timeout=0.05)
     # On SQLite the connection is in use, on PostgreSQL the row is locked.
     async with ledger.transaction() as session:

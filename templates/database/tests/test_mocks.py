@@ -26,7 +26,7 @@ from database.models import Transfer
 RENT = Order("rent", "ann", "bob", 70)
 
 
-async def pay_surely(ledger: Ledger, order: Order, attempts: int = 3) -> bool:
+async def pay_with_retries(ledger: Ledger, order: Order, attempts: int = 3) -> bool:
     """Make a transfer over a bad connection. Repeating is safe: see `Order`."""
     for _ in range(attempts):
         try:
@@ -75,14 +75,14 @@ async def test_a_list_of_side_effects_plays_an_outage_step_by_step(
         UnavailableError("down"),
         DuplicateError("made before"),
     ]
-    assert await pay_surely(fake, RENT)
+    assert await pay_with_retries(fake, RENT)
     assert fake.transfer.await_args_list == [call(RENT), call(RENT)]
 
 
 @pytest.mark.asyncio
 async def test_an_error_as_side_effect_is_raised_every_time(fake: MagicMock) -> None:
     fake.transfer.side_effect = UnavailableError("down")
-    assert not await pay_surely(fake, RENT, attempts=4)
+    assert not await pay_with_retries(fake, RENT, attempts=4)
     assert fake.transfer.await_count == 4
 
 
@@ -172,9 +172,9 @@ async def test_a_spy_watches_the_real_thing_at_work(
     spy = mocker.spy(Ledger, "transfer")
     async with open_ledger(sqlite_url) as ledger:
         await ledger.open_accounts({"ann": 70, "bob": 0})
-        assert await pay_surely(ledger, RENT)
+        assert await pay_with_retries(ledger, RENT)
         assert spy.spy_exception is None
-        assert await pay_surely(ledger, RENT)
+        assert await pay_with_retries(ledger, RENT)
         assert isinstance(spy.spy_exception, DuplicateError)
     assert spy.await_args_list == [call(ledger, RENT)] * 2
 
@@ -246,10 +246,10 @@ async def test_an_error_of_a_worker_is_printed_in_one_line(
 ) -> None:
     fake.transfer.side_effect = [
         RefusedError("no money"),
-        UnavailableError("the server has gone"),
+        UnavailableError("the connection was lost"),
     ]
     assert await main(transfers=5, concurrency=1, reconnect_timeout=0) == 1
-    assert capsys.readouterr() == ("", "the server has gone\n")
+    assert capsys.readouterr() == ("", "the connection was lost\n")
     fake.open_missing_accounts.side_effect = RefusedError(
         "no account for less than 200.00"
     )

@@ -36,7 +36,7 @@ def with_options(url: str, options: str) -> str:
 
 @pytest.mark.deadline(60)
 @pytest.mark.asyncio
-async def test_a_run_goes_on_after_a_restart_and_makes_every_transfer_once(
+async def test_a_run_continues_after_a_restart_and_makes_every_transfer_once(
     postgres_url: str,
     downtime: Downtime,
     mocker: MockerFixture,
@@ -68,7 +68,7 @@ async def test_a_run_goes_on_after_a_restart_and_makes_every_transfer_once(
 
 @pytest.mark.deadline(60)
 @pytest.mark.asyncio
-async def test_a_server_that_stays_away_ends_the_run_in_one_line(
+async def test_a_server_that_does_not_come_back_ends_the_run_in_one_line(
     postgres_url: str,
     downtime: Downtime,
     mocker: MockerFixture,

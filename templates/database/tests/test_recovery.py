@@ -1,4 +1,4 @@
-"""Recovery: what is repeated, for how long, and what is logged."""
+"""Recovery: what is retried, for how long, and what is logged."""
 
 import asyncio
 
@@ -23,19 +23,19 @@ class Operation:
     async def __call__(self) -> str:
         self.calls += 1
         if asyncio.get_running_loop().time() < self.up_at:
-            raise UnavailableError("the server has gone")
+            raise UnavailableError("the connection was lost")
         return "result"
 
 
 @pytest.mark.asyncio
-async def test_an_operation_that_succeeds_is_not_repeated() -> None:
+async def test_an_operation_that_succeeds_is_not_retried() -> None:
     operation = Operation(down=0)
     assert await Recovery(60).call(operation) == "result"
     assert operation.calls == 1
 
 
 @pytest.mark.asyncio
-async def test_it_is_repeated_until_the_database_is_back() -> None:
+async def test_it_is_retried_until_the_database_is_back() -> None:
     operation = Operation(down=30)
     assert await Recovery(60).call(operation) == "result"
     # The pauses grow, and then stay at 1 to 2 seconds.
@@ -43,10 +43,10 @@ async def test_it_is_repeated_until_the_database_is_back() -> None:
 
 
 @pytest.mark.asyncio
-async def test_repeating_ends_at_the_time_limit() -> None:
+async def test_retries_end_at_the_time_limit() -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
-    with pytest.raises(UnavailableError, match="the server has gone"):
+    with pytest.raises(UnavailableError, match="the connection was lost"):
         await Recovery(60).call(Operation(down=1000))
     assert 57 < loop.time() - began <= 60
 
@@ -60,7 +60,7 @@ async def test_with_a_time_limit_of_0_there_is_one_attempt() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_refusal_is_not_repeated() -> None:
+async def test_a_refusal_is_not_retried() -> None:
     calls = 0
 
     async def refuse() -> None:
@@ -80,7 +80,7 @@ async def test_there_is_a_warning_every_ten_seconds_for_all_workers_together(
     recovery = Recovery(60)
     operation = Operation(down=35)
     await asyncio.gather(*(recovery.call(operation) for _ in range(20)))
-    warning = "trying again for up to 60 s: the server has gone"
+    warning = "trying again for up to 60 s: the connection was lost"
     assert caplog.messages == 4 * [warning]
 
 

@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 from jobs.brokers import (
     PREFIX,
     BrokerError,
-    Patience,
+    Recovery,
     connected,
 )
 from jobs.nats_broker import (
@@ -298,7 +298,7 @@ async def start_worker() -> AsyncIterator[StartWorker]:
         async with connected(url, redeliver=1.0) as broker:
             ready.set()
             worker = Worker(
-                broker, tasks, concurrency=concurrency, patience=Patience(20)
+                broker, tasks, concurrency=concurrency, recovery=Recovery(20)
             )
             await worker.serve()
 

@@ -265,5 +265,5 @@ async def test_a_broker_that_does_not_come_back_is_one_line(
     assert await running == 1
     stdout, stderr = capsys.readouterr()
     assert stdout == ""
-    assert stderr.startswith("the broker has been away for 1 s: ")
+    assert stderr.startswith("the broker has not been available for 1 s: ")
     assert stderr.count("\n") == 1

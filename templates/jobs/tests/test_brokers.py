@@ -1,4 +1,4 @@
-"""Brokers: the same promises from each one, clear errors, and patience."""
+"""Brokers: the same promises from each one, clear errors, and recovery."""
 
 import asyncio
 import logging
@@ -14,10 +14,10 @@ from redis.asyncio import Redis
 from jobs.brokers import (
     PREFIX,
     Broker,
-    BrokerAwayError,
     BrokerError,
+    BrokerUnavailableError,
     Delivery,
-    Patience,
+    Recovery,
     Status,
     connected,
 )
@@ -97,7 +97,7 @@ async def test_many_results_arrive_each_once(broker: Broker) -> None:
 
 
 @pytest.mark.asyncio
-async def test_hundreds_of_operations_can_go_on_at_the_same_time(url: str) -> None:
+async def test_hundreds_of_operations_can_run_at_the_same_time(url: str) -> None:
     """By default, redis-py allows 100 connections, and NATS 512 waiting requests."""
     count = 1500 if url.startswith("nats:") else 150  # a Redis connection for each
     async with connected(url) as broker:
@@ -163,7 +163,7 @@ async def test_a_server_that_has_lost_its_data_can_be_used_again(
     url: str, lose_data: LoseData
 ) -> None:
     """Both sides notice it: the worker when it takes, the submitter when it looks."""
-    patience = Patience(10)
+    recovery = Recovery(10)
     async with connected(url, REDELIVER) as worker, connected(url) as submitter:
         assert await worker.take() is None
         assert await submitter.read_results() == []
@@ -174,7 +174,7 @@ async def test_a_server_that_has_lost_its_data_can_be_used_again(
         await submitter.submit("other", b"another job")
         delivery = None
         while delivery is None:
-            delivery = await patience.call(worker.take)
+            delivery = await recovery.call(worker.take)
         await worker.finish(delivery, submitter.inbox, b"a result")
         assert await read_result(submitter) == b"a result"
 
@@ -185,15 +185,15 @@ async def test_jobs_can_be_submitted_right_after_the_data_was_lost(
 ) -> None:
     async with connected(url) as broker:
         await lose_data()
-        await Patience(10).call(broker.submit, "id", b"a job")
+        await Recovery(10).call(broker.submit, "id", b"a job")
         assert (await take_patiently(broker)).message == b"a job"
 
 
 async def take_patiently(broker: Broker) -> Delivery:
     """Return the next delivery, through outages too."""
-    patience = Patience(10)
+    recovery = Recovery(10)
     while True:
-        delivery = await patience.call(broker.take)
+        delivery = await recovery.call(broker.take)
         if delivery is not None:
             return delivery
 
@@ -226,7 +226,7 @@ async def test_nats_keeps_empty_streams_only(nats_url: str) -> None:
         await broker.finish(await take(broker), broker.inbox, b"a result")
         assert await read_result(broker) == b"a result"
         await broker.submit("unread", b"a job")
-        await broker.finish(await take(broker), broker.inbox, b"nobody reads this")
+        await broker.finish(await take(broker), broker.inbox, b"not read")
     client = await nats.connect(nats_url)
     streams = await client.jetstream().streams_info()
     await client.close()
@@ -343,7 +343,7 @@ async def test_a_wrong_url_is_one_line(
 @pytest.mark.parametrize("scheme", ["nats", "redis"])
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_a_server_that_says_nothing_is_left_after_some_seconds(
+async def test_a_server_that_does_not_answer_is_an_error_after_some_seconds(
     scheme: str,
 ) -> None:
     async def listen(
@@ -384,11 +384,11 @@ async def test_a_full_redis_gives_the_reason(redis_server: Any) -> None:
     assert "maxmemory" in str(error)
 
 
-# When the server is away, nats-py's `close` leaves a task to the end of the loop.
+# When the server is not available, nats-py's `close` leaves a task running.
 @pytest.mark.leaves_tasks
 @pytest.mark.deadline(30)
 @pytest.mark.asyncio
-async def test_a_server_that_is_away_is_an_error_of_each_operation(
+async def test_a_server_that_is_unavailable_is_an_error_of_each_operation(
     server: Any,
 ) -> None:
     await asyncio.to_thread(server.start)
@@ -407,11 +407,13 @@ async def test_a_server_that_is_away_is_an_error_of_each_operation(
             broker.keep_dead_letter(delivery, "a reason"),
         ]
         errors = await asyncio.gather(*operations, return_exceptions=True)
-    assert [type(error) for error in errors] == [BrokerAwayError] * len(operations)
+    assert [type(error) for error in errors] == [BrokerUnavailableError] * len(
+        operations
+    )
     assert all(str(error) for error in errors)
 
 
-# --- Patience
+# --- Recovery
 
 
 class Flaky:
@@ -424,7 +426,7 @@ class Flaky:
     async def __call__(self, value: str) -> str:
         self.calls += 1
         if self.calls <= self.failures:
-            raise BrokerAwayError("connection refused")
+            raise BrokerUnavailableError("connection refused")
         return value
 
 
@@ -434,22 +436,22 @@ async def test_an_operation_is_repeated_until_the_broker_is_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     flaky = Flaky(failures=20)
-    assert await Patience(60).call(flaky, "x") == "x"
+    assert await Recovery(60).call(flaky, "x") == "x"
     assert flaky.calls == 21
     assert [record.message for record in caplog.records] == [
-        "the broker is away: connection refused",
-        "the broker is back",
+        "the broker is not available: connection refused",
+        "the broker is available again",
     ]
 
 
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_patience_has_a_limit_and_gives_the_last_reason() -> None:
+async def test_recovery_has_a_limit_and_gives_the_last_reason() -> None:
     loop = asyncio.get_running_loop()
     started = loop.time()
-    with pytest.raises(BrokerAwayError) as caught:
-        await Patience(60).call(Flaky(failures=10**9), "x")
-    message = "the broker has been away for 60 s: connection refused"
+    with pytest.raises(BrokerUnavailableError) as caught:
+        await Recovery(60).call(Flaky(failures=10**9), "x")
+    message = "the broker has not been available for 60 s: connection refused"
     assert str(caught.value) == message
     assert loop.time() - started == pytest.approx(60, abs=1)
 
@@ -460,8 +462,8 @@ async def test_an_outage_is_logged_once_for_all_operations(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    patience = Patience(60)
-    calls = [patience.call(Flaky(failures=5), "x") for _ in range(10)]
+    recovery = Recovery(60)
+    calls = [recovery.call(Flaky(failures=5), "x") for _ in range(10)]
     await asyncio.gather(*calls)
     assert len(caplog.records) == 2
 
@@ -477,7 +479,7 @@ async def test_a_cancellation_that_a_library_swallows_is_raised_again() -> None:
         except asyncio.CancelledError:
             return
 
-    task = asyncio.create_task(Patience(60).call(swallow))
+    task = asyncio.create_task(Recovery(60).call(swallow))
     await started.wait()
     task.cancel()
     await asyncio.wait([task])

@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 
 import jobs.submitter as submitter_module
-from jobs.brokers import Patience, connected
+from jobs.brokers import Recovery, connected
 from jobs.messages import Job, Result
 from jobs.submitter import Submitter
 from jobs.tasks import Task
@@ -73,7 +73,7 @@ async def serve(url: str) -> None:
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with connected(url, REDELIVER) as broker:
-        worker = Worker(broker, TEST_TASKS, concurrency=1, patience=Patience(20))
+        worker = Worker(broker, TEST_TASKS, concurrency=1, recovery=Recovery(20))
         print("ready", flush=True)
         await worker.serve()
 
@@ -141,7 +141,7 @@ async def submit(
 ) -> None:
     """Submit jobs and wait for their results."""
     async with connected(url) as broker:
-        await Submitter(broker, Patience(30), **options).run(
+        await Submitter(broker, Recovery(30), **options).run(
             task, arguments, reports.add
         )
 
@@ -150,7 +150,7 @@ async def submit(
 
 
 @pytest.mark.asyncio
-async def test_a_large_result_is_an_error_and_the_fleet_goes_on(
+async def test_a_large_result_is_an_error_and_the_fleet_continues(
     url: str, start_process: StartProcess, reports: Reports
 ) -> None:
     worker = await start_process(url)
@@ -307,7 +307,7 @@ async def test_a_server_that_comes_back_empty_is_used_again(
 
 
 @pytest.mark.asyncio
-async def test_a_worker_can_be_stopped_while_the_broker_is_away(
+async def test_a_worker_can_be_stopped_while_the_broker_is_unavailable(
     server: Any, start_process: StartProcess
 ) -> None:
     await asyncio.to_thread(server.start)

@@ -10,9 +10,9 @@ from nats.js.client import JetStreamContext
 from pytest_mock import MockerFixture
 
 from jobs.brokers import (
-    BrokerAwayError,
+    BrokerUnavailableError,
     Delivery,
-    Patience,
+    Recovery,
     Status,
 )
 from jobs.memory_broker import MemoryBroker
@@ -37,11 +37,11 @@ async def test_a_job_is_touched_by_a_message_to_nats() -> None:
 # 2. A list of side effects: exceptions are raised, other values are returned.
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_an_operation_is_repeated_while_the_broker_is_away() -> None:
+async def test_an_operation_is_repeated_while_the_broker_is_unavailable() -> None:
     broker = create_autospec(MemoryBroker, instance=True)
-    away = BrokerAwayError("connection refused")
-    broker.submit.side_effect = [away, away, "receipt"]
-    receipt = await Patience(60).call(broker.submit, "id", b"a job")
+    error = BrokerUnavailableError("connection refused")
+    broker.submit.side_effect = [error, error, "receipt"]
+    receipt = await Recovery(60).call(broker.submit, "id", b"a job")
     assert receipt == "receipt"
     assert broker.submit.await_args_list == [call("id", b"a job")] * 3
 
@@ -58,14 +58,14 @@ async def test_a_job_without_a_result_times_out(mocker: MockerFixture) -> None:
     broker.max_message_bytes = 1000
     broker.read_results.side_effect = hang
     report = mocker.stub()
-    submitter = Submitter(broker, Patience(60), attempts=1, timeout=2.0)
+    submitter = Submitter(broker, Recovery(60), attempts=1, timeout=2.0)
     await submitter.run("double", ["a"], report)
     ((argument, result), _) = report.call_args
     assert argument == "a"
     assert result.error == "no result within 2 s: no worker has taken it"
 
 
-# 4. `called` is not `awaited`: a coroutine that nobody awaits has done nothing.
+# 4. `called` is not `awaited`: a coroutine that is not awaited has done nothing.
 @pytest.mark.asyncio
 async def test_a_call_alone_does_not_publish() -> None:
     jetstream = create_autospec(JetStreamContext, instance=True)
@@ -82,26 +82,26 @@ async def test_a_job_that_succeeds_is_submitted_once(mocker: MockerFixture) -> N
     broker = MemoryBroker()
     submit = mocker.spy(broker, "submit")
     double = AsyncMock(spec=asyncio.sleep, return_value="aa")
-    worker = Worker(broker, {"double": double}, concurrency=1, patience=Patience(60))
+    worker = Worker(broker, {"double": double}, concurrency=1, recovery=Recovery(60))
     async with asyncio.TaskGroup() as group:
         work = group.create_task(worker.work())
-        await Submitter(broker, Patience(60)).run("double", ["a"], mocker.stub())
+        await Submitter(broker, Recovery(60)).run("double", ["a"], mocker.stub())
         work.cancel()
     assert submit.await_count == 1
     double.assert_awaited_once_with("a")
 
 
-# 6. A stub stands for a callback that is only called.
+# 6. A stub replaces a callback that is only called.
 @pytest.mark.asyncio
 async def test_each_result_is_reported(mocker: MockerFixture) -> None:
     broker = MemoryBroker()
     shout = mocker.async_stub()
     shout.side_effect = ["A", "B"]
     report = mocker.stub()
-    worker = Worker(broker, {"shout": shout}, concurrency=1, patience=Patience(60))
+    worker = Worker(broker, {"shout": shout}, concurrency=1, recovery=Recovery(60))
     async with asyncio.TaskGroup() as group:
         work = group.create_task(worker.work())
-        submitter = Submitter(broker, Patience(60), concurrency=1)
+        submitter = Submitter(broker, Recovery(60), concurrency=1)
         await submitter.run("shout", ["a", "b"], report)
         work.cancel()
     results: list[Result] = [each.args[1] for each in report.call_args_list]
@@ -118,6 +118,6 @@ async def test_a_job_that_is_in_work_is_not_reported_as_waiting(
     taken = Status.TAKEN
     mocker.patch.object(MemoryBroker, "status", autospec=True, return_value=taken)
     broker = MemoryBroker()
-    submitter = Submitter(broker, Patience(60), attempts=1, timeout=60.0)
+    submitter = Submitter(broker, Recovery(60), attempts=1, timeout=60.0)
     await submitter.run("double", ["a"], mocker.stub())
     assert "no worker has taken a job" not in caplog.text

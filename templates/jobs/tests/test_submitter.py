@@ -10,9 +10,9 @@ import pytest
 import pytest_asyncio
 
 from jobs.brokers import (
-    BrokerAwayError,
     BrokerError,
-    Patience,
+    BrokerUnavailableError,
+    Recovery,
     Status,
 )
 from jobs.memory_broker import MemoryBroker
@@ -90,7 +90,7 @@ async def worker(broker: MemoryBroker, tasks: Tasks) -> AsyncIterator[Worker]:
         "stumble": tasks.stumble,
         "give_set": tasks.give_set,
     }
-    worker = Worker(broker, functions, concurrency=50, patience=Patience(60))
+    worker = Worker(broker, functions, concurrency=50, recovery=Recovery(60))
     work = asyncio.create_task(worker.work())
     yield worker
     work.cancel()
@@ -98,7 +98,7 @@ async def worker(broker: MemoryBroker, tasks: Tasks) -> AsyncIterator[Worker]:
 
 
 def submitter(broker: MemoryBroker, **options: Any) -> Submitter:
-    return Submitter(broker, Patience(60), **options)
+    return Submitter(broker, Recovery(60), **options)
 
 
 # --- Limits
@@ -135,7 +135,7 @@ async def test_as_many_jobs_are_submitted_at_the_same_time_as_allowed(
 
 @pytest.mark.usefixtures("worker")
 @pytest.mark.asyncio
-async def test_arguments_are_drawn_only_when_there_is_room(
+async def test_arguments_are_read_only_when_there_is_room(
     broker: MemoryBroker, reports: Reports
 ) -> None:
     most_ahead = 0
@@ -249,7 +249,7 @@ async def test_an_argument_that_cannot_be_sent_is_a_failure(
 
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_without_a_worker_it_says_so_after_some_seconds(
+async def test_without_a_worker_it_warns_after_some_seconds(
     broker: MemoryBroker, reports: Reports, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = submitter(broker, timeout=30.0, attempts=1).run(
@@ -290,7 +290,7 @@ async def test_a_worker_that_is_busy_is_no_reason_for_a_warning(
 @pytest.mark.usefixtures("worker")
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_a_job_that_takes_too_long_is_given_up(
+async def test_a_job_that_takes_too_long_fails(
     broker: MemoryBroker, reports: Reports
 ) -> None:
     await submitter(broker, timeout=20.0, attempts=2).run("sleep", [60.0], reports.add)
@@ -316,7 +316,7 @@ async def test_a_job_that_the_broker_loses_is_submitted_again(
 ) -> None:
     broker = ForgetfulBroker()
     worker = Worker(
-        broker, {"double": tasks.double}, concurrency=1, patience=Patience(60)
+        broker, {"double": tasks.double}, concurrency=1, recovery=Recovery(60)
     )
     async with asyncio.TaskGroup() as group:
         work = group.create_task(worker.work())
@@ -372,13 +372,15 @@ async def test_a_full_broker_is_the_reason_of_the_failure(
 
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_a_broker_that_is_away_for_too_long_ends_the_run(
+async def test_a_broker_that_is_unavailable_for_too_long_ends_the_run(
     reports: Reports,
 ) -> None:
-    broker = RefusingBroker(BrokerAwayError("connection refused"))
+    broker = RefusingBroker(BrokerUnavailableError("connection refused"))
     with pytest.raises(ExceptionGroup) as caught:
         await submitter(broker).run("double", ["a"], reports.add)
-    assert caught.group_contains(BrokerAwayError, match="away for 60 s", depth=2)
+    assert caught.group_contains(
+        BrokerUnavailableError, match="available for 60 s", depth=2
+    )
     assert reports.results == []
 
 

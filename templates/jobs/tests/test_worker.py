@@ -10,10 +10,10 @@ import pytest
 import pytest_asyncio
 
 from jobs.brokers import (
-    BrokerAwayError,
     BrokerError,
+    BrokerUnavailableError,
     Delivery,
-    Patience,
+    Recovery,
     Status,
 )
 from jobs.memory_broker import MemoryBroker
@@ -25,7 +25,7 @@ StartWork = Callable[[dict[str, Task]], Worker]
 
 
 class CountingBroker(MemoryBroker):
-    """A broker that counts deliveries and signs of life."""
+    """A broker that counts deliveries and heartbeats."""
 
     def __init__(self) -> None:
         super().__init__(redeliver=30.0)
@@ -53,7 +53,7 @@ async def start_work(broker: CountingBroker) -> AsyncIterator[StartWork]:
     running: list[asyncio.Task[None]] = []
 
     def start_work(tasks: dict[str, Task]) -> Worker:
-        worker = Worker(broker, tasks, concurrency=2, patience=Patience(60))
+        worker = Worker(broker, tasks, concurrency=2, recovery=Recovery(60))
         running.append(asyncio.create_task(worker.work()))
         return worker
 
@@ -156,7 +156,7 @@ async def test_a_result_is_a_copy_in_memory_too(
 
 
 @pytest.mark.asyncio
-async def test_a_large_result_names_size_and_limit_and_the_worker_goes_on(
+async def test_a_large_result_names_size_and_limit_and_the_worker_continues(
     broker: CountingBroker, start_work: StartWork
 ) -> None:
     start_work({"double": double})
@@ -268,7 +268,7 @@ async def test_a_stopped_worker_finishes_what_it_has_begun(
     caplog.set_level(logging.INFO)
     holding = Holding()
     tasks: dict[str, Task] = {"hold": holding.hold}
-    worker = Worker(broker, tasks, concurrency=1, patience=Patience(60))
+    worker = Worker(broker, tasks, concurrency=1, recovery=Recovery(60))
     serving = asyncio.create_task(worker.serve())
     result = asyncio.create_task(do(broker, "hold", "x"))
     await holding.begun.wait()
@@ -287,7 +287,7 @@ async def test_a_stopped_worker_finishes_what_it_has_begun(
 @pytest.mark.asyncio
 async def test_an_idle_worker_stops_soon(broker: CountingBroker) -> None:
     loop = asyncio.get_running_loop()
-    worker = Worker(broker, {}, concurrency=4, patience=Patience(60))
+    worker = Worker(broker, {}, concurrency=4, recovery=Recovery(60))
     serving = asyncio.create_task(worker.serve())
     await asyncio.sleep(10)
     serving.cancel()
@@ -299,7 +299,7 @@ async def test_an_idle_worker_stops_soon(broker: CountingBroker) -> None:
 async def test_a_second_cancellation_leaves_the_jobs(broker: CountingBroker) -> None:
     holding = Holding()
     tasks: dict[str, Task] = {"hold": holding.hold}
-    worker = Worker(broker, tasks, concurrency=1, patience=Patience(60))
+    worker = Worker(broker, tasks, concurrency=1, recovery=Recovery(60))
     serving = asyncio.create_task(worker.serve())
     await broker.submit("id", Job("hold", "x", broker.inbox).encode())
     await holding.begun.wait()
@@ -311,14 +311,14 @@ async def test_a_second_cancellation_leaves_the_jobs(broker: CountingBroker) -> 
 
 
 class BreakingBroker(CountingBroker):
-    """A broker that is away, or refuses results, when the test says so."""
+    """A broker that is not available, or refuses results, when the test says so."""
 
     def __init__(self) -> None:
         super().__init__()
         self.error: BrokerError | None = None
 
     async def take(self) -> Delivery | None:
-        if isinstance(self.error, BrokerAwayError):
+        if isinstance(self.error, BrokerUnavailableError):
             raise self.error
         return await super().take()
 
@@ -332,20 +332,20 @@ class BreakingBroker(CountingBroker):
 
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_a_worker_ends_when_the_broker_is_away_for_too_long() -> None:
+async def test_a_worker_ends_when_the_broker_is_unavailable_for_too_long() -> None:
     broker = BreakingBroker()
-    broker.error = BrokerAwayError("connection refused")
-    worker = Worker(broker, {}, concurrency=2, patience=Patience(60))
+    broker.error = BrokerUnavailableError("connection refused")
+    worker = Worker(broker, {}, concurrency=2, recovery=Recovery(60))
     with pytest.raises(ExceptionGroup) as caught:
         await worker.serve()
     assert caught.group_contains(
-        BrokerAwayError, match="away for 60 s: connection refused"
+        BrokerUnavailableError, match="available for 60 s: connection refused"
     )
 
 
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_a_worker_can_be_stopped_while_the_broker_is_away(
+async def test_a_worker_can_be_stopped_while_the_broker_is_unavailable(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It gives the broker a few seconds to take the results, and no more."""
@@ -353,11 +353,11 @@ async def test_a_worker_can_be_stopped_while_the_broker_is_away(
     broker = BreakingBroker()
     holding = Holding()
     tasks: dict[str, Task] = {"hold": holding.hold}
-    worker = Worker(broker, tasks, concurrency=2, patience=Patience(3600))
+    worker = Worker(broker, tasks, concurrency=2, recovery=Recovery(3600))
     serving = asyncio.create_task(worker.serve())
     await broker.submit("id", Job("hold", "x", broker.inbox).encode())
     await holding.begun.wait()
-    broker.error = BrokerAwayError("connection refused")
+    broker.error = BrokerUnavailableError("connection refused")
     await asyncio.sleep(100)
     serving.cancel()
     holding.may_end.set()
@@ -368,12 +368,12 @@ async def test_a_worker_can_be_stopped_while_the_broker_is_away(
 
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_a_result_that_is_refused_is_logged_and_the_worker_goes_on(
+async def test_a_result_that_is_refused_is_logged_and_the_worker_continues(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     broker = BreakingBroker()
     broker.error = BrokerError("out of memory")
-    worker = Worker(broker, {"double": double}, concurrency=1, patience=Patience(60))
+    worker = Worker(broker, {"double": double}, concurrency=1, recovery=Recovery(60))
     serving = asyncio.create_task(worker.serve())
     await broker.submit("id", Job("double", "x", broker.inbox).encode())
     await asyncio.sleep(5)

@@ -1,4 +1,4 @@
-"""Small real pictures and sounds, and stand-ins for worker processes."""
+"""Small real pictures and sounds, and a stub for worker processes."""
 
 import asyncio
 import logging

@@ -7,14 +7,16 @@ import re
 import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cyclopts
 import pytest
 
-from media import app
+from media import app, plan
 from media.app import convert_all, main
 from media.plan import (
     PICTURE,
@@ -176,7 +178,7 @@ async def test_good_files_are_converted_and_bad_ones_are_named(
     cat = await asyncio.to_thread(draw, "holiday/cat.jpg")
     tone = await asyncio.to_thread(play, "talk/tone.ogg")
     await asyncio.to_thread((source / "broken.png").write_bytes, b"no picture")
-    await asyncio.to_thread((source / "notes.txt").touch)
+    await asyncio.to_thread((source / "notes.pdf").touch)
     assert await main(source, to=to, size=40, workers=2) == 1
 
     stdout, stderr = capsys.readouterr()
@@ -186,7 +188,7 @@ async def test_good_files_are_converted_and_bad_ones_are_named(
     of_bomb, of_broken = sorted(stderr.splitlines())
     assert of_bomb.startswith(f"{bomb}: 40000 x 25000 pixels are 1000.0 megapixels")
     assert of_broken.startswith(f"{source / 'broken.png'}: ")
-    assert caplog.messages[-1] == "2 made, 0 up to date, 2 failed, 1 skipped (1 .txt)"
+    assert caplog.messages[-1] == "2 made, 0 up to date, 2 failed, 1 skipped (1 .pdf)"
     assert await names_in(to) == [
         "holiday",
         "holiday/cat.jpg.40.edges.png",
@@ -253,7 +255,7 @@ async def test_a_killed_worker_is_replaced_and_its_file_attempted_again(
 
 
 @pytest.mark.asyncio
-async def test_a_cancelled_run_leaves_no_process_and_no_half_file(
+async def test_a_cancelled_run_leaves_no_process_and_no_incomplete_file(
     gate: Any, source: Path, to: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workers: list[Worker] = []
@@ -440,3 +442,25 @@ async def test_the_commands_of_the_readme_work(
 
 def test_the_readme_has_commands() -> None:
     assert len(commands()) >= 4
+
+
+def test_the_steps_of_the_readme_add_a_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = README.read_text(encoding="utf-8").partition("### Make it yours")[2]
+    section = section.partition("\n## ")[0]
+    found = re.findall(
+        r"^   ```python\n(.*?)^   ```", section, re.DOTALL | re.MULTILINE
+    )
+    module, kinds, test = [textwrap.dedent(block) for block in found]
+    package = main.__module__.partition(".")[0]
+    words = ModuleType(f"{package}.words")
+    words.__package__ = package
+    exec(module, vars(words))  # noqa: S102
+    monkeypatch.setitem(sys.modules, f"{package}.words", words)
+
+    names = dict(vars(plan))
+    exec(kinds, names)  # noqa: S102
+    assert names["KINDS"][-1].module == "words"
+    exec(test.replace("PACKAGE", package), names)  # noqa: S102
+    names["test_the_words_are_counted"](tmp_path)

@@ -57,7 +57,7 @@ async def test_an_autospec_refuses_calls_that_the_original_would_refuse(
 
 
 @pytest.mark.asyncio
-async def test_a_list_of_side_effects_tells_a_story(worker: MagicMock) -> None:
+async def test_a_list_of_side_effects_is_used_call_by_call(worker: MagicMock) -> None:
     worker.convert.side_effect = [WorkerError("it died"), DONE]
     assert await convert_one(worker, JOB, timeout=5, attempts=2) == DONE
     assert worker.mock_calls == [call.convert(JOB), call.kill(), call.convert(JOB)]

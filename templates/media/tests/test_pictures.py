@@ -81,7 +81,7 @@ def test_a_small_picture_is_not_enlarged(draw: Make, suffix: str) -> None:
     assert thumbnail.size == (80, 60)
 
 
-def test_a_picture_stands_upright_and_its_metadata_are_removed(draw: Make) -> None:
+def test_a_thumbnail_is_upright_and_without_metadata(draw: Make) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn it to the right
     exif[0x010F] = "a camera"

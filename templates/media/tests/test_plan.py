@@ -93,11 +93,11 @@ def test_sounds_are_known_by_their_suffix(name: str) -> None:
 
 
 def test_files_with_other_suffixes_are_counted(source: Path, to: Path) -> None:
-    for name in ("a.txt", "b.TXT", "c.mov", "README"):
+    for name in ("a.pdf", "b.PDF", "c.mov", "README"):
         (source / name).touch()
     plan = make_plan(source, to, SETTINGS)
     assert plan.jobs == []
-    assert plan.skipped == {".txt": 2, ".mov": 1, "no suffix": 1}
+    assert plan.skipped == {".pdf": 2, ".mov": 1, "no suffix": 1}
 
 
 def test_hidden_files_and_the_outputs_are_no_sources(draw: Make, source: Path) -> None:
@@ -245,7 +245,7 @@ def test_prune_deletes_only_outputs_of_deleted_sources(
     tone = play("pets/tone.flac")
     for job in make_plan(source, to, SETTINGS).jobs:
         make_outputs(job)
-    for name in ("notes.txt", "photo.webp", "dog.jpg.large.webp", "my.40.webp"):
+    for name in ("notes.pdf", "photo.webp", "dog.jpg.large.webp", "my.40.webp"):
         (to / "pets" / name).touch()
     dog.unlink()
     tone.unlink()
@@ -261,7 +261,7 @@ def test_prune_deletes_only_outputs_of_deleted_sources(
         "cat.png.40.webp",
         "dog.jpg.large.webp",
         "my.40.webp",
-        "notes.txt",
+        "notes.pdf",
         "photo.webp",
     ]
 
@@ -322,7 +322,7 @@ def test_an_output_that_cannot_be_deleted_is_a_problem(
         ("cat.webp", None),
         ("cat.512.webp", None),
         ("tone.flac", None),
-        ("notes.txt.512.webp", None),
+        ("notes.pdf.512.webp", None),
     ],
 )
 def test_the_name_of_an_output_tells_the_source(

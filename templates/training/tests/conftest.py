@@ -122,7 +122,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def flowers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CSV file with 90 flowers of three kinds, which can be told apart by size."""
+    """A CSV file with 90 flowers of three kinds, which differ in size."""
     numbers = random.Random(1)  # noqa: S311 - not for cryptography
     lines = ["length,width,kind"]
     for size, kind in enumerate(["daisy", "rose", "tulip"], start=1):

@@ -313,7 +313,7 @@ async def test_a_worker_that_cannot_be_started_is_an_error(
         await run(settings, path, Worker)
 
 
-def test_a_worker_whose_program_is_gone_ends(settings: Settings) -> None:
+def test_a_worker_whose_program_has_ended_ends_too(settings: Settings) -> None:
     handler = signal.getsignal(signal.SIGINT)
     pipe: tuple[Any, Any] = Pipe(duplex=False)
     reader, writer = pipe
