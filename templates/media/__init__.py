@@ -2,5 +2,5 @@
 
 from pathlib import Path
 
-# In a project, the shared modules that this package imports stand beside its own.
+# In a project, the shared modules that this package imports are in its own folder.
 __path__.append(str(Path(__file__).parents[1] / "shared"))
