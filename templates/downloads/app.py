@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 from urllib.request import getproxies
@@ -67,8 +68,8 @@ async def main(
         return fail(to, reason(error))
 
     report = Report(to, total=len(sources))
-    async with await open_session(headers, timeout) as session:
-        with report.progress:
+    with closing(storage), report.progress:
+        async with await open_session(headers, timeout) as session:
             downloader = Downloader(
                 session=session,
                 storage=storage,

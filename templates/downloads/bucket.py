@@ -62,6 +62,9 @@ class BucketStorage:
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
 
+    def close(self) -> None:
+        pass
+
     async def finished(self, name: str) -> Version | None:
         head = obstore.get_async(self.store, name, options={"head": True})
         try:

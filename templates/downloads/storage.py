@@ -63,6 +63,9 @@ class Storage(Protocol):
         If this fails or is cancelled, an earlier file of this name stays as it is.
         """
 
+    def close(self) -> None:
+        """Free what the storage holds open. It cannot be used afterwards."""
+
 
 async def open_storage(to: str) -> Storage:
     """Return the storage at a path or URL. A missing folder is created.
@@ -88,19 +91,27 @@ class FolderStorage:
         self.parts.mkdir(parents=True, exist_ok=True)
         self._versions = VersionLog(folder / STATE_FOLDER / "versions")
 
+    def close(self) -> None:
+        self._versions.close()
+
     # --- What is there
 
     async def finished(self, name: str) -> Version | None:
         version = self._versions.get(name)
         if version is None:
             return None
-        part_size = await in_thread(file_size, self.parts / name)
-        size = await in_thread(file_size, self.folder / name)
-        if part_size is not None or size is None:
+        size = await in_thread(self._finished_size, name)
+        if size is None:
             return None
         if version.size not in {None, size}:
             return None  # the file was changed by another program
         return version
+
+    def _finished_size(self, name: str) -> int | None:
+        """Return the size of a file, or None if its known version is not this one."""
+        if (self.parts / name).exists():
+            return None
+        return file_size(self.folder / name)
 
     async def part(self, name: str) -> Part | None:
         version = self._versions.get(name)
@@ -135,7 +146,7 @@ class FolderStorage:
             raise
 
     async def _save_small(self, name: str, version: Version, body: Body) -> None:
-        """Save a file by one call in a thread, since each call takes its time."""
+        """Save a file by one call in a thread, which is faster than one per chunk."""
         data = bytearray()
         is_complete = False
         try:
@@ -190,14 +201,16 @@ class PartFile:
         Raises BlockingIOError if another process writes it.
         """
         # Without a buffer: what is written cannot fail later, while it is closed.
-        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+        self._file = FileIO(self.path, "ab")
         self.is_open = True
         lock(self._file.fileno())
-        if not os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path)):
+        status = os.fstat(self._file.fileno())
+        if not os.path.samestat(status, os.stat(self.path)):
             raise BlockingIOError("another program has just downloaded this file")
-        if os.fstat(self._file.fileno()).st_size < size:
+        if status.st_size < size:
             raise OSError("another program has deleted the part of this file")
-        self._file.truncate(size)
+        if status.st_size > size:
+            self._file.truncate(size)
         self.size = size
 
     def write(self, data: bytes | bytearray) -> None:

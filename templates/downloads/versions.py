@@ -4,9 +4,12 @@ The version decides whether a finished file is still up to date, and whether a d
 can be resumed. Bytes of two versions must never end up in one file.
 """
 
+import errno
 import hashlib
 import json
+import os
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Self
 
@@ -102,12 +105,11 @@ class VersionLog:
 
     It is a file to which a line is appended for each new version: the name, a tab, and
     the version as JSON. For each name, the last line counts. One file for all versions
-    is much faster than one for each.
+    is much faster than one for each, and so is keeping it open.
     """
 
     def __init__(self, path: Path) -> None:
         """Read the log, or create it."""
-        self._path = path
         self._versions: dict[str, Version] = {}
         with path.open("a+b") as file:
             file.seek(0)
@@ -118,6 +120,9 @@ class VersionLog:
                 # The program was killed, or the disk was full. The next line would
                 # become a part of this one.
                 file.write(b"\n")
+        # Without a buffer, each line is written by one call: lines of several threads
+        # or programs do not mix.
+        self._file = FileIO(path, "ab")
 
     def _add(self, line: bytes) -> None:
         name, _, text = line.partition(b"\t")
@@ -131,7 +136,11 @@ class VersionLog:
 
     def set(self, name: str, version: Version) -> None:
         """Append the version of a file. Raises OSError."""
-        line = f"{name}\t{version.to_json()}\n"
-        with self._path.open("ab") as file:
-            file.write(line.encode(errors="surrogateescape"))
+        line = f"{name}\t{version.to_json()}\n".encode(errors="surrogateescape")
+        if self._file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._versions[name] = version
+
+    def close(self) -> None:
+        """Close the log. No version can be set afterwards."""
+        self._file.close()

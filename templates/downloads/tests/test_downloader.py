@@ -188,7 +188,11 @@ async def test_a_cut_download_is_resumed(
 
 @pytest.mark.asyncio
 async def test_a_cancelled_download_is_resumed_by_a_later_run(
-    local: Downloader, folder: Path, site: Any, monkeypatch: pytest.MonkeyPatch
+    local: Downloader,
+    folder: Path,
+    open_folder: Callable[[Path], FolderStorage],
+    site: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     body = os.urandom(BIG)
     url = site.offer("/a.bin", body, "stall", etag='"1"')
@@ -207,7 +211,7 @@ async def test_a_cancelled_download_is_resumed_by_a_later_run(
         task.cancel()
     assert await content(local.storage) == {}
 
-    later = await asyncio.to_thread(FolderStorage, folder)
+    later = await asyncio.to_thread(open_folder, folder)
     await download(replace(local, storage=later), url)
     assert await content(later) == {"a.bin": body}
     assert "Range" in site.requests[-1]
