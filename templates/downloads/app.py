@@ -43,6 +43,7 @@ async def main(
     attempts: PositiveInt = 5,
     timeout: PositiveFloat = 30.0,  # noqa: ASYNC109 - an option of the program
     overwrite: bool = False,
+    decompress: bool = False,
 ) -> int:
     """Download files into a folder or a bucket, and print where each of them is.
 
@@ -56,6 +57,8 @@ async def main(
         timeout: Time limit for one attempt, in seconds. It starts again when data
             arrives.
         overwrite: Download files again that are present in their current version.
+        decompress: Decompress files that the server compresses to transfer them (gzip,
+            deflate).
     """
     try:
         sources = await read_sources(urls, from_file)
@@ -77,6 +80,7 @@ async def main(
                 concurrency=concurrency,
                 attempts=attempts,
                 overwrite=overwrite,
+                decompress=decompress,
             )
             await downloader.download_all(sources, report.add)
     report.log()
@@ -168,7 +172,8 @@ async def open_session(
         timeout=aiohttp.ClientTimeout(connect=limit, sock_read=limit),
         connector=aiohttp.TCPConnector(limit=0),  # the downloader has its own limit
         read_bufsize=READ_BUFFER,
-        # A .gz file must not be unpacked, and the URL of a redirect may be signed.
+        # aiohttp would decompress .gz files too, and take half a body for a whole one.
+        # The URL of a redirect may be signed.
         auto_decompress=False,
         requote_redirect_url=False,
         # Looking up proxies and passwords costs two threads per request.

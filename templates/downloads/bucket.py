@@ -89,14 +89,15 @@ class BucketStorage:
         self, name: str, version: Version, body: Body, offset: int = 0
     ) -> None:
         data: Body | bytes = body
-        if version.size is not None and version.size <= PART_SIZE:
+        size = version.stored_size
+        if size is not None and size <= PART_SIZE:
             data = b"".join([chunk async for chunk in body])
         upload = obstore.put_async(
             self.store,
             name,
             data,
             attributes={METADATA_KEY: version.to_json()},
-            chunk_size=part_size(version.size),
+            chunk_size=part_size(size),
             max_concurrency=1,  # each concurrent part would be kept in memory
         )
         try:

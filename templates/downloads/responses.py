@@ -2,14 +2,17 @@
 
 import hashlib
 import re
+import zlib
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Self
 
 import aiohttp
 
-from .storage import in_thread
-from .versions import Part, Version
+from .storage import Body, in_thread
+from .versions import Part, Version, content_encoding
+
+CHUNK = 2**20  # bytes; the most that is decompressed at a time
 
 CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
@@ -63,10 +66,13 @@ def check_range(response: aiohttp.ClientResponse, part: Part) -> None:
     if start != part.size or part.version.size not in {None, total}:
         raise IncompleteError("the server sent another part of the file")
     # A response with a part may omit these.
-    etag = response.headers.get("ETag", part.version.etag)
-    last_modified = response.headers.get("Last-Modified", part.version.last_modified)
-    if (etag, last_modified) != (part.version.etag, part.version.last_modified):
+    known = part.version
+    etag = response.headers.get("ETag", known.etag)
+    last_modified = response.headers.get("Last-Modified", known.last_modified)
+    if etag != known.etag or last_modified != known.last_modified:
         raise IncompleteError("the server sent a part of another version")
+    if content_encoding(response.headers) not in {None, known.encoding}:
+        raise IncompleteError("the server sent a part in another encoding")
 
 
 def is_unchanged(response: aiohttp.ClientResponse, known: Version, url: str) -> bool:
@@ -78,31 +84,15 @@ def is_unchanged(response: aiohttp.ClientResponse, known: Version, url: str) -> 
     )
 
 
-class Checksum:
-    """Computes the checksum of a file while its chunks arrive."""
-
-    def __init__(self, expected: str, digest: "hashlib._Hash") -> None:
-        """`digest` already contains what was saved earlier."""
-        self.expected = expected
-        self._digest = digest
-
-    async def update(self, chunk: bytes) -> None:
-        """Add a chunk."""
-        await in_thread(self._digest.update, chunk)
-
-    def verify(self) -> None:
-        """Raise ChecksumError if the checksum is not the expected one."""
-        actual = self._digest.hexdigest()
-        if actual != self.expected:
-            raise ChecksumError(f"sha256 is {actual} instead of {self.expected}")
+# --- Bodies
 
 
 class ResponseBody:
     """The chunks of a response's body, as they are sent.
 
-    Iterating raises IncompleteError if there are not `size` bytes, and ChecksumError if
-    there is a checksum and it does not match. A size of None means that the server did
-    not announce one. `on_chunk` is called with the size of each chunk.
+    Iterating raises IncompleteError if there are not `size` bytes. A size of None means
+    that the server did not announce one. `on_chunk` is called with the size of each
+    chunk.
     """
 
     def __init__(
@@ -110,13 +100,11 @@ class ResponseBody:
         response: aiohttp.ClientResponse,
         size: int | None,
         on_chunk: Callable[[int], object],
-        checksum: Checksum | None = None,
     ) -> None:
         self.size = size
         self.received = 0
         self._response = response
         self._on_chunk = on_chunk
-        self._checksum = checksum
 
     def __aiter__(self) -> Self:
         return self
@@ -124,11 +112,10 @@ class ResponseBody:
     async def __anext__(self) -> bytes:
         chunk = await self._read()
         if not chunk:
-            self._check_end()
+            if self.size is not None and self.received != self.size:
+                raise IncompleteError(f"{self.received} of {self.size} bytes arrived")
             raise StopAsyncIteration
         self.received += len(chunk)
-        if self._checksum is not None:
-            await self._checksum.update(chunk)
         self._on_chunk(len(chunk))
         return chunk
 
@@ -145,12 +132,106 @@ class ResponseBody:
                 raise
             return rest
 
-    def _check_end(self) -> None:
-        if self.size is not None and self.received != self.size:
-            raise IncompleteError(f"{self.received} of {self.size} bytes arrived")
-        if self._checksum is not None:
-            self._checksum.verify()
+    def close(self) -> None:
+        self._response.close()
+
+
+class VerifiedBody:
+    """The chunks of a body, whose checksum is verified at the end.
+
+    Iterating raises ChecksumError if the SHA-256 hash is not the expected one.
+    """
+
+    def __init__(self, body: Body, expected: str, digest: "hashlib._Hash") -> None:
+        """`digest` already contains what was saved earlier."""
+        self.expected = expected
+        self._body = body
+        self._digest = digest
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            chunk = await anext(self._body)
+        except StopAsyncIteration:
+            self._verify()
+            raise
+        await in_thread(self._digest.update, chunk)
+        return chunk
+
+    def _verify(self) -> None:
+        actual = self._digest.hexdigest()
+        if actual != self.expected:
+            raise ChecksumError(f"sha256 is {actual} instead of {self.expected}")
 
     def close(self) -> None:
-        """Make the iteration fail, also one that waits for the next chunk."""
-        self._response.close()
+        self._body.close()
+
+
+class DecompressedBody:
+    """The chunks of a body that was sent with a Content-Encoding, decompressed.
+
+    A chunk has at most CHUNK bytes, since a few compressed bytes may contain a great
+    many. Iterating raises IncompleteError if the end of the compressed data is missing,
+    and ValueError if the data is not valid.
+    """
+
+    def __init__(self, body: Body, encoding: str) -> None:
+        """Raises ValueError unless the encoding is gzip or deflate."""
+        self.encoding = encoding
+        if encoding not in {"gzip", "x-gzip", "deflate"}:
+            raise ValueError(f"cannot decompress the encoding {encoding}")
+        self._body = body
+        self._received = b""
+        self._has_more = False  # whether there is output before the next chunk arrives
+        self._decompressor: zlib._Decompress | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = b""
+        while not chunk:
+            if not self._has_more:
+                await self._receive()
+            chunk = await in_thread(self._decompress)
+        return chunk
+
+    async def _receive(self) -> None:
+        try:
+            self._received = await anext(self._body)
+        except StopAsyncIteration:
+            if self._decompressor is not None:
+                raise IncompleteError("the compressed data has no end") from None
+            raise
+
+    def _decompress(self) -> bytes:
+        """Return the next chunk, or b"" if it needs more than what was received."""
+        if self._decompressor is None:
+            self._decompressor = zlib.decompressobj(self._format())
+        try:
+            chunk = self._decompressor.decompress(self._received, CHUNK)
+        except zlib.error:
+            raise ValueError(f"the body is not valid {self.encoding}") from None
+        if self._decompressor.eof:
+            # The rest, if there is one, is compressed data with a header of its own.
+            self._received = self._decompressor.unused_data
+            self._has_more = bool(self._received)
+            self._decompressor = None
+        else:
+            # If the chunk is full, even an empty rest may have more output.
+            self._received = self._decompressor.unconsumed_tail
+            self._has_more = len(chunk) == CHUNK
+        return chunk
+
+    def _format(self) -> int:
+        """Return the format of the received data, as zlib names it."""
+        if self.encoding != "deflate":
+            return zlib.MAX_WBITS + 16
+        # The standard demands a header, but some servers omit it.
+        has_header = self._received[0] & 0x0F == 8
+        return zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS
+
+    def close(self) -> None:
+        self._body.close()

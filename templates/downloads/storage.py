@@ -36,6 +36,8 @@ class Body(Protocol):
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
+    async def __anext__(self) -> bytes: ...
+
     def close(self) -> None:
         """Make the iteration fail, also one that waits for the next chunk."""
 
@@ -103,7 +105,7 @@ class FolderStorage:
         size = await in_thread(self._finished_size, name)
         if size is None:
             return None
-        if version.size not in {None, size}:
+        if version.stored_size not in {None, size}:
             return None  # the file was changed by another program
         return version
 
@@ -277,7 +279,7 @@ def lock(descriptor: int) -> None:
 
 def is_small(version: Version) -> bool:
     """Return whether a file is known to be small."""
-    return version.size is not None and version.size <= SMALL_FILE
+    return version.stored_size is not None and version.stored_size <= SMALL_FILE
 
 
 def file_size(path: Path) -> int | None:

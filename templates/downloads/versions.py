@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -20,35 +21,45 @@ import aiohttp
 class Version:
     """What a server says about a file. None means that the server did not say it.
 
-    `url_sha256` stands for the URL, which may contain a password. `sha256` is the
-    checksum of the file if it has been verified.
+    `url_sha256` stands for the URL, which may contain a password. `size` is the number
+    of bytes that are sent. `encoding` is the Content-Encoding, and `decompressed` says
+    whether the file is stored without it. `sha256` is the checksum of the stored file
+    if it has been verified.
     """
 
     url_sha256: str
-    size: int | None = None  # bytes
+    size: int | None = None
     etag: str | None = None
     last_modified: str | None = None
+    encoding: str | None = None
+    decompressed: bool = False
     sha256: str | None = None
 
     @classmethod
-    def of(
-        cls, response: aiohttp.ClientResponse, url: str, sha256: str | None = None
-    ) -> Self:
+    def of(cls, response: aiohttp.ClientResponse, url: str) -> Self:
         """Return the version of a file that a response with status 200 contains."""
         return cls(
             url_sha256=hash_of_url(url),
             size=response.content_length,
             etag=response.headers.get("ETag"),
             last_modified=response.headers.get("Last-Modified"),
-            sha256=sha256,
+            encoding=content_encoding(response.headers),
         )
+
+    @property
+    def stored_size(self) -> int | None:
+        """The size of the stored file in bytes; None if it is not known in advance."""
+        return None if self.decompressed else self.size
 
     @property
     def validator(self) -> str | None:
         """The value for an If-Range header; None if this file cannot be resumed.
 
-        A weak ETag (W/"...") does not promise that the bytes are the same.
+        A weak ETag (W/"...") does not promise that the bytes are the same. The position
+        in a decompressed file says nothing about the position in the compressed one.
         """
+        if self.decompressed:
+            return None
         if self.etag is None:
             return self.last_modified
         if self.etag.startswith("W/"):
@@ -64,7 +75,12 @@ class Version:
         other_facts = (other.size, other.etag, other.last_modified)
         is_known = facts != (None, None, None)
         same_url = self.url_sha256 == other.url_sha256
-        return is_known and same_url and facts == other_facts
+        same_encoding = self.encoding == other.encoding
+        return is_known and same_url and same_encoding and facts == other_facts
+
+    def is_stored_with(self, *, decompress: bool) -> bool:
+        """Return whether a run with this option would store the same bytes."""
+        return self.encoding is None or self.decompressed == decompress
 
     def to_json(self) -> str:
         """Return the version as a JSON object in ASCII."""
@@ -77,6 +93,14 @@ class Version:
             return cls(**json.loads(text))
         except (ValueError, TypeError):
             return None
+
+
+def content_encoding(headers: Mapping[str, str]) -> str | None:
+    """Return the Content-Encoding of a response; None if it has none."""
+    encoding = headers.get("Content-Encoding", "").strip().lower()
+    if encoding in {"", "identity"}:
+        return None
+    return encoding
 
 
 def hash_of_url(url: str) -> str:

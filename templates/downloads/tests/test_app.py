@@ -208,6 +208,14 @@ async def test_a_gz_file_is_stored_as_sent(site: Any, folder: Path) -> None:
     assert site.requests[0]["Accept-Encoding"] == "identity"
 
 
+@pytest.mark.asyncio
+async def test_it_decompresses_if_wanted(site: Any, folder: Path) -> None:
+    url = site.offer("/a.txt", gzip.compress(b"text"), encoding="gzip", etag='"1"')
+    assert await main(url, to=str(folder), decompress=True) == 0
+    assert await asyncio.to_thread((folder / "a.txt").read_bytes) == b"text"
+    assert site.requests[0]["Accept-Encoding"] == "gzip, deflate"
+
+
 @pytest.mark.parametrize("redirected", [False, True])
 @pytest.mark.asyncio
 async def test_the_query_is_sent_as_it_is_given(
@@ -394,6 +402,24 @@ async def test_the_same_program_fills_a_bucket(
     site.offer("/small.txt", b"new!", etag='"3"')
     assert await main(small, to=place) == 0
     assert (await content(place))["small.txt"] == b"new!"
+
+
+@pytest.mark.asyncio
+async def test_a_bucket_may_get_decompressed_files(
+    site: Any, bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = f"s3://{bucket.rpartition('/')[2]}"
+    how = {"encoding": "gzip", "etag": '"1"'}
+    small = site.offer("/small.txt", gzip.compress(b"text"), **how)
+    big = site.offer("/big.bin", gzip.compress(bytes(BIG)), **how)
+    assert await main(small, big, to=place, decompress=True) == 0
+    expected = {"small.txt": b"text", "big.bin": bytes(BIG)}
+    assert await content(place) == expected
+    site.offer("/big.bin", gzip.compress(bytes(BIG))[:-1], encoding="gzip", etag='"2"')
+    assert await main(small, big, to=place, decompress=True, attempts=1) == 1
+    assert "the compressed data has no end" in capsys.readouterr().err
+    assert await content(place) == expected
+    assert site.count["/small.txt"] == 2
 
 
 @pytest.mark.asyncio

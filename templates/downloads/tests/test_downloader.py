@@ -4,18 +4,23 @@ import asyncio
 import gzip
 import hashlib
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import obstore
 import pytest
+from obstore.store import MemoryStore
 
 from downloads.bucket import BucketStorage
 from downloads.downloader import Downloader, Result
-from downloads.responses import ChecksumError
+from downloads.responses import (
+    ChecksumError,
+    IncompleteError,
+)
 from downloads.storage import (
     FolderStorage,
     PartFile,
@@ -399,6 +404,178 @@ async def test_a_file_with_another_checksum_is_not_saved(
     assert await content(downloader.storage) == {}
     if isinstance(downloader.storage, FolderStorage):
         assert await asyncio.to_thread(parts_in, folder) == []
+
+
+# --- Decompressing
+
+
+@pytest.mark.parametrize("fault", ["", "chunked"])
+@pytest.mark.parametrize("data", [b"", b"text", os.urandom(BIG)], ids=len)
+@pytest.mark.parametrize("how", [{"etag": '"1"'}, {"last_modified": "Mon"}])
+@pytest.mark.asyncio
+async def test_a_compressed_file_can_be_stored_decompressed(
+    downloader: Downloader,
+    site: Any,
+    caplog: pytest.LogCaptureFixture,
+    how: dict[str, str],
+    data: bytes,
+    fault: str,
+) -> None:
+    downloader = replace(downloader, decompress=True)
+    url = site.offer("/a", gzip.compress(data), fault, encoding="gzip", **how)
+    assert (await download(downloader, url)).statuses() == ["saved"]
+    assert await content(downloader.storage) == {"a": data}
+    assert site.requests[0]["Accept-Encoding"] == "gzip, deflate"
+    assert caplog.text == ""
+
+    site.offer("/a", gzip.compress(data), fault, encoding="gzip", **how)
+    assert (await download(downloader, url)).statuses() == ["present"]
+
+
+@pytest.mark.parametrize("encoding", [None, "identity"])
+@pytest.mark.asyncio
+async def test_a_file_that_is_sent_as_it_is_stays_as_it_is(
+    downloader: Downloader, offer: Offer, encoding: str | None
+) -> None:
+    body = gzip.compress(b"text")
+    url = offer("/a.gz", body, encoding=encoding)
+    await download(replace(downloader, decompress=True), url)
+    assert await content(downloader.storage) == {"a.gz": body}
+
+
+@pytest.mark.parametrize("missing", [1, 8, 100_000])
+@pytest.mark.parametrize("older", [{}, {"a": b"older"}])
+@pytest.mark.asyncio
+async def test_compressed_data_without_its_end_leaves_what_was_there(
+    downloader: Downloader, offer: Offer, older: dict[str, bytes], missing: int
+) -> None:
+    """Even if the response is complete."""
+    for body in older.values():
+        await download(downloader, offer("/a", body))
+    body = gzip.compress(os.urandom(BIG))[:-missing]
+    url = offer("/a", body, etag='"1"', encoding="gzip")
+    downloader = replace(downloader, attempts=1, decompress=True)
+    [result] = await download(downloader, url)
+    assert isinstance(result.error, IncompleteError)
+    assert await content(downloader.storage) == older
+    assert await downloader.storage.part("a") is None
+
+
+@pytest.mark.asyncio
+async def test_a_decompressed_file_that_was_cut_starts_again(
+    downloader: Downloader, site: Any
+) -> None:
+    data = os.urandom(BIG)
+    url = site.offer("/a", gzip.compress(data), "cut", encoding="gzip", etag='"1"')
+    results = await download(replace(downloader, decompress=True), url)
+    assert results.statuses() == ["saved"]
+    assert await content(downloader.storage) == {"a": data}
+    assert "Range" not in site.requests[-1]
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_was_not_compressed_is_resumed(
+    local: Downloader, site: Any
+) -> None:
+    body = os.urandom(BIG)
+    url = site.offer("/a", body, "cut", etag='"1"')
+    results = await download(replace(local, decompress=True), url)
+    assert results.statuses() == ["saved"]
+    assert await content(local.storage) == {"a": body}
+    assert site.requests[-1]["Range"] == f"bytes={BIG // 2}-"
+    # A server may count the bytes of a compressed file.
+    assert site.requests[-1]["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize("decompress", [False, True])
+@pytest.mark.asyncio
+async def test_a_file_is_downloaded_again_if_it_is_stored_otherwise(
+    downloader: Downloader, offer: Offer, decompress: bool
+) -> None:
+    body = gzip.compress(b"text")
+    url = offer("/a", body, encoding="gzip", etag='"1"')
+    stored = {False: {"a": body}, True: {"a": b"text"}}
+    for choice in (decompress, not decompress):
+        results = await download(replace(downloader, decompress=choice), url)
+        assert results.statuses() == ["saved"]
+        assert await content(downloader.storage) == stored[choice]
+
+
+@pytest.mark.asyncio
+async def test_the_part_of_a_compressed_file_is_not_decompressed(
+    local: Downloader, site: Any
+) -> None:
+    data = os.urandom(BIG)
+    body = gzip.compress(data)
+    how = {"encoding": "gzip", "etag": '"1"'}
+    url = site.offer("/a", body, *["cut"] * 9, ranges=False, **how)
+    assert (await download(replace(local, attempts=1), url)).statuses() == ["failed"]
+    site.offer("/a", body, **how)
+    results = await download(replace(local, decompress=True), url)
+    assert results.statuses() == ["saved"]
+    assert await content(local.storage) == {"a": data}
+    assert "Range" not in site.requests[-1]
+
+
+@pytest.mark.parametrize("encoding", ["br", "gzip"])
+@pytest.mark.asyncio
+async def test_a_body_that_cannot_be_decompressed_is_an_error(
+    downloader: Downloader, site: Any, encoding: str
+) -> None:
+    url = site.offer("/a", b"text", encoding=encoding, etag='"1"')
+    [result] = await download(replace(downloader, decompress=True), url)
+    assert isinstance(result.error, ValueError)
+    assert await content(downloader.storage) == {}
+    assert await downloader.storage.part("a") is None
+    assert site.count["/a"] == 1
+
+
+@pytest.mark.parametrize("data", [b"text", os.urandom(BIG)], ids=len)
+@pytest.mark.asyncio
+async def test_the_checksum_is_that_of_the_stored_bytes(
+    downloader: Downloader, offer: Offer, data: bytes
+) -> None:
+    downloader = replace(downloader, decompress=True)
+    body = gzip.compress(data)
+    url = offer("/a", body, encoding="gzip")
+    [result] = await download(downloader, url, sha256=hashlib.sha256(body).hexdigest())
+    assert isinstance(result.error, ChecksumError)
+    assert await content(downloader.storage) == {}
+    [result] = await download(downloader, url, sha256=hashlib.sha256(data).hexdigest())
+    assert result.status == "saved"
+    assert await content(downloader.storage) == {"a": data}
+
+
+@pytest.mark.asyncio
+async def test_a_few_bytes_that_contain_many_do_not_fill_the_memory(
+    downloader: Downloader, offer: Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are written in chunks, although a file of this size is written at once."""
+    written: list[int] = []
+    write, put = PartFile.write, obstore.put_async
+
+    def write_and_count(part: PartFile, data: bytes) -> None:
+        written.append(len(data))
+        write(part, data)
+
+    async def count(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in body:
+            written.append(len(chunk))
+            yield chunk
+
+    def put_and_count(
+        store: MemoryStore, name: str, body: AsyncIterator[bytes], **options: Any
+    ) -> Awaitable[object]:
+        return put(store, name, count(body), **options)
+
+    monkeypatch.setattr(PartFile, "write", write_and_count)
+    monkeypatch.setattr(obstore, "put_async", put_and_count)
+    size = 20 * 2**20
+    url = offer("/a", gzip.compress(bytes(size)), encoding="gzip")
+    results = await download(replace(downloader, decompress=True), url)
+    assert results.statuses() == ["saved"]
+    assert sum(written) == size
+    assert max(written) <= 2**20
 
 
 # --- Failures
