@@ -1,4 +1,4 @@
-"""Download files: several at a time, with retries, resuming what was cut off."""
+"""Download several files at a time, with retries, and resume interrupted downloads."""
 
 import asyncio
 import hashlib
@@ -33,9 +33,10 @@ from .versions import Part, Version, hash_of_url
 
 log = logging.getLogger(__name__)
 
-MAX_WAIT = 600.0  # seconds that a server may delay a file because of its rate limit
+# seconds; how long the rate limit of a server may delay the attempts for one file
+MAX_WAIT = 600.0
 
-# What ends the download of one file. Anything else is a bug, and ends the program.
+# These errors end the download of one file. Any other error is a bug, and ends all.
 EXPECTED_ERRORS = (aiohttp.ClientError, RateLimitError, OSError, ValueError)
 
 Status = Literal["saved", "present", "failed"]
@@ -43,9 +44,10 @@ Status = Literal["saved", "present", "failed"]
 
 @dataclass(frozen=True)
 class Result:
-    """What has become of a source: it was saved, was present already, or failed.
+    """The result for one source: it was saved, was present already, or failed.
 
-    `name` is the name of the file, or None if the download failed with `error`.
+    `name` is the name of the file. If the download failed, it is None, and `error` is
+    the reason.
     """
 
     source: Source
@@ -72,7 +74,7 @@ class Downloader:
     attempts: int = 5
     overwrite: bool = False
     decompress: bool = False
-    # One for each host: a busy server does not delay the downloads from others.
+    # There is one for each host, so a busy server does not delay the others.
     rate_limits: defaultdict[str | None, RateLimit] = field(
         default_factory=lambda: defaultdict(RateLimit), init=False, repr=False
     )
@@ -117,9 +119,9 @@ class Downloader:
     async def download(self, source: Source, name: str) -> Status:
         """Save a source as `name`, unless the storage has its current version.
 
-        Temporary errors are retried. While each round of attempts brings more of the
-        file, there is another round: even a server that cuts every response delivers a
-        large file in the end. Raises one of EXPECTED_ERRORS.
+        Temporary errors are retried. If all attempts have failed, but the saved part
+        has grown, they start again: a large file is completed in the end, even if the
+        server cuts every response. Raises one of EXPECTED_ERRORS.
         """
         loop = asyncio.get_running_loop()
         host = encode_url(source.url).host
@@ -157,15 +159,15 @@ class Downloader:
             if part is not None and is_answer_to_range(response):
                 await self._check_range(response, part, name)
             else:
-                # The response to a range is a whole file if the file has changed, or if
-                # the server does not support ranges.
+                # The server answers a request for the rest with the whole file if the
+                # file has changed, or if it does not support ranges.
                 check_status(response)
                 part = None
             await self._save(response, source, name, part)
         return "saved"
 
     def _headers(self, part: Part | None, finished: Version | None) -> dict[str, str]:
-        """Return the headers of a request, if this part or this version is known."""
+        """Return the headers of a request, given what is stored already."""
         if part is not None:
             return {"Accept-Encoding": "identity", **resume_headers(part)}
         headers = {"Accept-Encoding": "identity"}
@@ -190,7 +192,7 @@ class Downloader:
         if version is None or version.url_sha256 != hash_of_url(source.url):
             return None
         if source.sha256 not in {None, version.sha256}:
-            return None  # this checksum has not been verified
+            return None  # it was not verified against this checksum
         if not version.is_stored_with(decompress=self.decompress):
             return None
         return version
@@ -212,7 +214,7 @@ class Downloader:
         name: str,
         part: Part | None,
     ) -> None:
-        """Save the body of a response: a whole file, or the rest after a part."""
+        """Save the body of a response: a whole file, or the rest of one."""
         if part is None:
             version = self._version(response, source, name)
             offset = 0

@@ -1,4 +1,4 @@
-"""Understand the response to a download request, and read its body completely."""
+"""Check the responses to download requests, and read their bodies completely."""
 
 import hashlib
 import re
@@ -12,13 +12,13 @@ import aiohttp
 from .storage import Body, in_thread
 from .versions import Part, Version, content_encoding
 
-CHUNK = 2**20  # bytes; the most that is decompressed at a time
+CHUNK = 2**20  # bytes; the maximum size of a decompressed chunk
 
 CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
 class IncompleteError(aiohttp.ClientPayloadError):
-    """A response lacks bytes that it should contain. The next one may have them."""
+    """Bytes are missing in a response. Another attempt may get them."""
 
 
 class ChecksumError(ValueError):
@@ -37,8 +37,8 @@ def check_status(response: aiohttp.ClientResponse) -> None:
 def resume_headers(part: Part) -> dict[str, str]:
     """Return the headers of a request for the rest of a file.
 
-    Because of If-Range, the server sends the whole file if it has changed. Raises
-    ValueError if the part cannot be resumed.
+    Because of If-Range, the server sends the whole file instead if it has changed.
+    Raises ValueError if the part cannot be resumed.
     """
     validator = part.version.validator
     if validator is None:
@@ -47,7 +47,7 @@ def resume_headers(part: Part) -> dict[str, str]:
 
 
 def is_answer_to_range(response: aiohttp.ClientResponse) -> bool:
-    """Return whether the server has tried to send a part of a file."""
+    """Return whether the response refers to the requested range."""
     return response.status in {
         HTTPStatus.PARTIAL_CONTENT,
         HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
@@ -60,7 +60,7 @@ def check_range(response: aiohttp.ClientResponse, part: Part) -> None:
         raise IncompleteError("the server cannot send the rest of the file")
     match = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
     if match is None:
-        raise IncompleteError("the server sent a part without its position")
+        raise IncompleteError("the server did not say which part it sent")
     start = int(match[1])
     total = int(match[2])
     if start != part.size or part.version.size not in {None, total}:
@@ -76,9 +76,9 @@ def check_range(response: aiohttp.ClientResponse, part: Part) -> None:
 
 
 def is_unchanged(response: aiohttp.ClientResponse, known: Version, url: str) -> bool:
-    """Return whether the server still has a version that is known."""
+    """Return whether the server still has the version that is known."""
     if response.status == HTTPStatus.NOT_MODIFIED:
-        return known.etag is not None  # only then the request was conditional
+        return known.etag is not None  # otherwise the request had no condition
     return response.status == HTTPStatus.OK and known.is_same_as(
         Version.of(response, url)
     )
@@ -90,9 +90,8 @@ def is_unchanged(response: aiohttp.ClientResponse, known: Version, url: str) -> 
 class ResponseBody:
     """The chunks of a response's body, as they are sent.
 
-    Iterating raises IncompleteError if there are not `size` bytes. A size of None means
-    that the server did not announce one. `on_chunk` is called with the size of each
-    chunk.
+    Iterating raises IncompleteError unless `size` bytes arrive; None means that the
+    size was not announced. `on_chunk` is called with the size of each chunk.
     """
 
     def __init__(
@@ -125,8 +124,9 @@ class ResponseBody:
         try:
             return await content.readany()
         except aiohttp.ClientError:
-            # The connection is lost. What has arrived before is still in the buffer,
-            # but aiohttp has no public method to get it. The next call raises again.
+            # The connection was lost. The data that arrived before is still in the
+            # buffer, but aiohttp has no public method to read it after an error. The
+            # next call raises the error again.
             rest = content._read_nowait(-1)
             if not rest:
                 raise
@@ -137,13 +137,13 @@ class ResponseBody:
 
 
 class VerifiedBody:
-    """The chunks of a body, whose checksum is verified at the end.
+    """The chunks of a body, and a check at its end.
 
-    Iterating raises ChecksumError if the SHA-256 hash is not the expected one.
+    Iterating raises ChecksumError if the SHA-256 hash is not `expected`.
     """
 
     def __init__(self, body: Body, expected: str, digest: "hashlib._Hash") -> None:
-        """`digest` already contains what was saved earlier."""
+        """`digest` is the hash of what was saved before this body."""
         self.expected = expected
         self._body = body
         self._digest = digest
@@ -172,9 +172,9 @@ class VerifiedBody:
 class DecompressedBody:
     """The chunks of a body that was sent with a Content-Encoding, decompressed.
 
-    A chunk has at most CHUNK bytes, since a few compressed bytes may contain a great
-    many. Iterating raises IncompleteError if the end of the compressed data is missing,
-    and ValueError if the data is not valid.
+    A chunk has at most CHUNK bytes, even if a small body contains a huge file.
+    Iterating raises IncompleteError if the compressed data is cut off, and ValueError
+    if it is not valid.
     """
 
     def __init__(self, body: Body, encoding: str) -> None:
@@ -184,7 +184,7 @@ class DecompressedBody:
             raise ValueError(f"cannot decompress the encoding {encoding}")
         self._body = body
         self._received = b""
-        self._has_more = False  # whether there is output before the next chunk arrives
+        self._has_more = False  # whether what was received may contain another chunk
         self._decompressor: zlib._Decompress | None = None
 
     def __aiter__(self) -> Self:
@@ -203,11 +203,11 @@ class DecompressedBody:
             self._received = await anext(self._body)
         except StopAsyncIteration:
             if self._decompressor is not None:
-                raise IncompleteError("the compressed data has no end") from None
+                raise IncompleteError("the compressed data is cut off") from None
             raise
 
     def _decompress(self) -> bytes:
-        """Return the next chunk, or b"" if it needs more than what was received."""
+        """Return the next chunk of what was received; it may be empty."""
         if self._decompressor is None:
             self._decompressor = zlib.decompressobj(self._format())
         try:
@@ -215,21 +215,21 @@ class DecompressedBody:
         except zlib.error:
             raise ValueError(f"the body is not valid {self.encoding}") from None
         if self._decompressor.eof:
-            # The rest, if there is one, is compressed data with a header of its own.
+            # Compressed data may be followed by more, with a header of its own.
             self._received = self._decompressor.unused_data
             self._has_more = bool(self._received)
             self._decompressor = None
         else:
-            # If the chunk is full, even an empty rest may have more output.
+            # After a full chunk, there may be more, even if all input was consumed.
             self._received = self._decompressor.unconsumed_tail
             self._has_more = len(chunk) == CHUNK
         return chunk
 
     def _format(self) -> int:
-        """Return the format of the received data, as zlib names it."""
+        """Return the format of the data as zlib's parameter `wbits`."""
         if self.encoding != "deflate":
             return zlib.MAX_WBITS + 16
-        # The standard demands a header, but some servers omit it.
+        # "deflate" means data with a zlib header, but some servers omit the header.
         has_header = self._received[0] & 0x0F == 8
         return zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS
 

@@ -1,7 +1,7 @@
-"""Recognize the version of a file that a server has, by the headers of its response.
+"""Recognize the version of a file by the headers of the server's response.
 
-The version decides whether a finished file is still up to date, and whether a download
-can be resumed. Bytes of two versions must never end up in one file.
+The version decides whether a finished file is up to date, and whether a download can be
+resumed. A file must never contain bytes of two versions.
 """
 
 import errno
@@ -21,10 +21,10 @@ import aiohttp
 class Version:
     """What a server says about a file. None means that the server did not say it.
 
-    `url_sha256` stands for the URL, which may contain a password. `size` is the number
-    of bytes that are sent. `encoding` is the Content-Encoding, and `decompressed` says
-    whether the file is stored without it. `sha256` is the checksum of the stored file
-    if it has been verified.
+    `url_sha256` is a hash of the URL, which may contain a password. `size` is the
+    number of bytes that the server sends. `encoding` is the Content-Encoding, and
+    `decompressed` whether the file is stored without it. `sha256` is the checksum of
+    the stored file if it has been verified.
     """
 
     url_sha256: str
@@ -55,8 +55,8 @@ class Version:
     def validator(self) -> str | None:
         """The value for an If-Range header; None if this file cannot be resumed.
 
-        A weak ETag (W/"...") does not promise that the bytes are the same. The position
-        in a decompressed file says nothing about the position in the compressed one.
+        A weak ETag (W/"...") does not promise that the bytes are the same. If a file is
+        stored decompressed, the bytes that are missing cannot be requested.
         """
         if self.decompressed:
             return None
@@ -67,9 +67,9 @@ class Version:
         return self.etag
 
     def is_same_as(self, other: Self) -> bool:
-        """Return whether the server would send the same bytes for both versions.
+        """Return whether the server sends the same bytes for both versions.
 
-        If it has sent neither size, ETag nor Last-Modified, that is unknown: False.
+        Returns False if the server has sent neither size, ETag nor Last-Modified.
         """
         facts = (self.size, self.etag, self.last_modified)
         other_facts = (other.size, other.etag, other.last_modified)
@@ -79,7 +79,7 @@ class Version:
         return is_known and same_url and same_encoding and facts == other_facts
 
     def is_stored_with(self, *, decompress: bool) -> bool:
-        """Return whether a run with this option would store the same bytes."""
+        """Return whether this option makes no difference to the stored bytes."""
         return self.encoding is None or self.decompressed == decompress
 
     def to_json(self) -> str:
@@ -104,13 +104,13 @@ def content_encoding(headers: Mapping[str, str]) -> str | None:
 
 
 def hash_of_url(url: str) -> str:
-    """Return the hash that stands for a URL."""
+    """Return the hash of a URL, which is stored in place of the URL."""
     return hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)
 class Part:
-    """The beginning of a file, which was saved when its download stopped."""
+    """The beginning of a file, which an interrupted download has saved."""
 
     version: Version
     size: int  # bytes
@@ -125,11 +125,11 @@ class Part:
 
 
 class VersionLog:
-    """The versions of the files in a folder, also for later runs.
+    """The versions of the files in a folder. They are kept for later runs.
 
-    It is a file to which a line is appended for each new version: the name, a tab, and
-    the version as JSON. For each name, the last line counts. One file for all versions
-    is much faster than one for each, and so is keeping it open.
+    The log is a file with a line for each new version: the name, a tab, and the version
+    as JSON. If a name has several lines, the last one counts. One file that stays open
+    is much faster than a file for each version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -144,8 +144,8 @@ class VersionLog:
                 # The program was killed, or the disk was full. The next line would
                 # become a part of this one.
                 file.write(b"\n")
-        # Without a buffer, each line is written by one call: lines of several threads
-        # or programs do not mix.
+        # Without a buffer, each line is written by one call. So the lines of several
+        # threads or programs do not mix.
         self._file = FileIO(path, "ab")
 
     def _add(self, line: bytes) -> None:

@@ -362,7 +362,7 @@ async def test_a_file_of_unknown_origin_is_replaced(
 
 
 @pytest.mark.asyncio
-async def test_everything_is_downloaded_again_if_wanted(
+async def test_overwrite_downloads_a_file_that_is_up_to_date(
     downloader: Downloader, site: Any
 ) -> None:
     url = site.offer("/a", b"old!", etag='"1"')
@@ -386,7 +386,7 @@ async def test_a_file_with_the_right_checksum_is_saved(
     url = site.offer("/a", body, "cut", etag='"1"')
     assert (await download(downloader, url, sha256=sha256)).statuses() == ["saved"]
     assert (await download(downloader, url, sha256=sha256)).statuses() == ["present"]
-    # A checksum that has never been verified is.
+    # A checksum that was not verified before is verified now.
     other = "0" * 64
     assert (await download(downloader, url, sha256=other)).statuses() == ["failed"]
     assert await content(downloader.storage) == {"a": body}
@@ -489,7 +489,7 @@ async def test_a_file_that_was_not_compressed_is_resumed(
 
 @pytest.mark.parametrize("decompress", [False, True])
 @pytest.mark.asyncio
-async def test_a_file_is_downloaded_again_if_it_is_stored_otherwise(
+async def test_a_file_is_downloaded_again_if_the_other_form_is_stored(
     downloader: Downloader, offer: Offer, decompress: bool
 ) -> None:
     body = gzip.compress(b"text")
@@ -502,7 +502,7 @@ async def test_a_file_is_downloaded_again_if_it_is_stored_otherwise(
 
 
 @pytest.mark.asyncio
-async def test_the_part_of_a_compressed_file_is_not_decompressed(
+async def test_a_part_that_is_stored_as_sent_is_not_decompressed(
     local: Downloader, site: Any
 ) -> None:
     data = os.urandom(BIG)
@@ -547,10 +547,10 @@ async def test_the_checksum_is_that_of_the_stored_bytes(
 
 
 @pytest.mark.asyncio
-async def test_a_few_bytes_that_contain_many_do_not_fill_the_memory(
+async def test_a_small_body_that_contains_a_large_file_does_not_fill_the_memory(
     downloader: Downloader, offer: Offer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are written in chunks, although a file of this size is written at once."""
+    """Small files are written at once, but this body only seems to be small."""
     written: list[int] = []
     write, put = PartFile.write, obstore.put_async
 
