@@ -3,7 +3,7 @@
 import gzip
 import os
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 from unittest.mock import create_autospec
@@ -191,8 +191,14 @@ def raw_deflate(data: bytes) -> bytes:
     return compressor.compress(data) + compressor.flush()
 
 
-COMPRESSORS = [("gzip", gzip.compress), ("deflate", zlib.compress)]
-COMPRESSORS += [("x-gzip", gzip.compress), ("deflate", raw_deflate)]
+Compress = Callable[[bytes], bytes]
+
+COMPRESSORS: list[tuple[str, Compress]] = [
+    ("gzip", gzip.compress),
+    ("x-gzip", gzip.compress),
+    ("deflate", zlib.compress),
+    ("deflate", raw_deflate),
+]
 
 
 @pytest.mark.parametrize("sent", [1, 1000])
@@ -205,7 +211,7 @@ COMPRESSORS += [("x-gzip", gzip.compress), ("deflate", raw_deflate)]
 async def test_a_body_is_decompressed_in_limited_chunks(
     monkeypatch: pytest.MonkeyPatch,
     encoding: str,
-    compress: Any,
+    compress: Compress,
     data: bytes,
     chunk: int,
     sent: int,
@@ -220,7 +226,7 @@ async def test_a_body_is_decompressed_in_limited_chunks(
 @pytest.mark.parametrize(("encoding", "compress"), COMPRESSORS)
 @pytest.mark.asyncio
 async def test_compressed_data_without_its_end_is_incomplete(
-    encoding: str, compress: Any
+    encoding: str, compress: Compress
 ) -> None:
     data = compress(b"text")
     for length in range(1, len(data)):
