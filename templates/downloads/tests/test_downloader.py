@@ -132,7 +132,7 @@ async def test_an_incomplete_file_leaves_what_was_there(
 
 
 @pytest.mark.asyncio
-async def test_a_name_appears_when_its_file_is_complete(
+async def test_a_file_appears_only_when_it_is_complete(
     downloader: Downloader, site: Any
 ) -> None:
     url = site.offer("/a.bin", bytes(BIG), "stall")
@@ -145,7 +145,7 @@ async def test_a_name_appears_when_its_file_is_complete(
 
 
 @pytest.mark.asyncio
-async def test_cancelled_at_any_await_it_leaves_no_file_under_the_name(
+async def test_a_cancelled_download_leaves_the_older_file_or_the_new_one(
     local: Downloader,
     folder: Path,
     offer: Offer,
@@ -205,11 +205,11 @@ async def test_a_cancelled_download_is_resumed_by_a_later_run(
     written = asyncio.Event()
     write = PartFile.write
 
-    def write_and_tell(part: PartFile, data: bytes) -> None:
+    def write_and_notify(part: PartFile, data: bytes) -> None:
         write(part, data)
         loop.call_soon_threadsafe(written.set)
 
-    monkeypatch.setattr(PartFile, "write", write_and_tell)
+    monkeypatch.setattr(PartFile, "write", write_and_notify)
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(download(local, url))
         await written.wait()
@@ -224,7 +224,7 @@ async def test_a_cancelled_download_is_resumed_by_a_later_run(
 
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_a_server_that_cuts_every_response_delivers_in_the_end(
+async def test_a_large_file_is_completed_even_if_every_response_is_cut(
     local: Downloader, site: Any
 ) -> None:
     body = os.urandom(BIG)
@@ -248,7 +248,7 @@ async def test_without_ranges_the_file_is_sent_again(
 
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_a_server_that_always_cuts_and_cannot_resume_is_given_up(
+async def test_without_progress_the_number_of_attempts_is_limited(
     local: Downloader, site: Any
 ) -> None:
     url = site.offer("/a.bin", bytes(BIG), *["cut"] * 99, etag='"1"', ranges=False)
@@ -333,7 +333,7 @@ async def test_another_version_of_the_same_size_is_downloaded(
 
 
 @pytest.mark.asyncio
-async def test_the_server_need_not_send_a_file_that_is_present(
+async def test_a_file_that_is_up_to_date_is_not_sent_again(
     downloader: Downloader, site: Any
 ) -> None:
     url = site.offer("/a.bin", bytes(BIG), etag='"1"')
@@ -343,7 +343,7 @@ async def test_the_server_need_not_send_a_file_that_is_present(
 
 
 @pytest.mark.asyncio
-async def test_a_file_from_another_url_is_not_taken_for_this_one(
+async def test_a_file_of_the_same_name_from_another_url_is_replaced(
     downloader: Downloader, site: Any
 ) -> None:
     await download(downloader, site.offer("/x/a", b"x", etag='"1"'))
@@ -434,7 +434,7 @@ async def test_a_compressed_file_can_be_stored_decompressed(
 
 @pytest.mark.parametrize("encoding", [None, "identity"])
 @pytest.mark.asyncio
-async def test_a_file_that_is_sent_as_it_is_stays_as_it_is(
+async def test_a_body_without_an_encoding_is_not_decompressed(
     downloader: Downloader, offer: Offer, encoding: str | None
 ) -> None:
     body = gzip.compress(b"text")
@@ -625,7 +625,7 @@ async def test_a_file_that_fails_does_not_stop_the_others(
 
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_a_server_that_stays_busy_is_given_up(
+async def test_the_wait_for_a_busy_server_is_limited(
     local: Downloader, site: Any
 ) -> None:
     urls = [site.offer("/a", b"text", *[429] * 9999), site.offer("/b")]

@@ -46,7 +46,7 @@ def test_a_version_contains_what_the_server_says() -> None:
     assert Version.of(response(), URL) == Version(url_sha256=hash_of_url(URL))
 
 
-def test_a_version_can_be_written_down() -> None:
+def test_a_version_can_be_stored_as_json() -> None:
     assert Version.from_json(VERSION.to_json()) == VERSION
 
 

@@ -340,7 +340,7 @@ async def test_a_short_write_is_continued(
 
 @pytest.mark.parametrize("size", [4, None])
 @pytest.mark.asyncio
-async def test_a_file_with_missing_bytes_never_gets_its_name(
+async def test_a_file_with_missing_bytes_does_not_appear(
     local: FolderStorage, monkeypatch: pytest.MonkeyPatch, size: int | None
 ) -> None:
     monkeypatch.setattr(storage, "FileIO", LosingFile)
@@ -379,7 +379,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("announced", [True, False])
 @pytest.mark.asyncio
-async def test_a_file_that_does_not_fit_never_gets_its_name(
+async def test_a_file_that_exceeds_the_disk_does_not_appear(
     small_disk: Path, open_folder: OpenFolder, announced: bool
 ) -> None:
     local = await asyncio.to_thread(open_folder, small_disk)
