@@ -182,7 +182,7 @@ class FolderStorage:
         self, part: "PartFile", name: str, version: Version, offset: int
     ) -> None:
         part.open(offset)
-        # After open() has removed old bytes, because they are of another version.
+        # The version is set after open() has removed the bytes of an older version.
         self._versions.set(name, version)
 
 

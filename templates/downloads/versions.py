@@ -79,7 +79,7 @@ class Version:
         return is_known and same_url and same_encoding and facts == other_facts
 
     def is_stored_with(self, *, decompress: bool) -> bool:
-        """Return whether this option makes no difference to the stored bytes."""
+        """Return whether a run with this option stores the file in the same form."""
         return self.encoding is None or self.decompressed == decompress
 
     def to_json(self) -> str:

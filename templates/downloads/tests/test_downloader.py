@@ -160,7 +160,7 @@ async def test_a_cancelled_download_leaves_the_older_file_or_the_new_one(
             {"a.bin": bytes(BIG)},
         ]
 
-    # An open connection would be a task of the site that is left.
+    # With an open connection, a task of the site would be left.
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(connector=connector) as session:
         local = replace(local, session=session)
