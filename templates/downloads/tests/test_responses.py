@@ -252,6 +252,7 @@ async def test_compressed_data_may_be_concatenated(sent: int) -> None:
         ("gzip", gzip.compress(b"text")[:-8] + bytes(8)),  # another checksum
         ("deflate", b"\xff\xff"),
     ],
+    ids=["text", "another format", "more data", "checksum", "deflate"],
 )
 @pytest.mark.asyncio
 async def test_data_that_is_not_valid_is_an_error(encoding: str, data: bytes) -> None:
