@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
@@ -213,11 +213,12 @@ async def measure(rounds: int) -> dict[str, float]:
     ):
         with TemporaryDirectory() as folder:
 
-            def many(concurrency: int, *, disk: bool) -> Awaitable[float]:
+            async def many(concurrency: int, *, disk: bool) -> float:
                 storage: Storage = BucketStorage(MemoryStore())
                 if disk:
                     storage = FolderStorage(Path(mkdtemp(dir=folder)))
-                return seconds(save(session, storage, thousand, concurrency))
+                with closing(storage):
+                    return await seconds(save(session, storage, thousand, concurrency))
 
             one, all_, one_kept, all_kept = await compare(
                 3,
@@ -227,15 +228,17 @@ async def measure(rounds: int) -> dict[str, float]:
                 lambda: many(32, disk=False),
             )
 
+        async def save_one(folder: str) -> None:
+            with closing(FolderStorage(Path(folder))) as storage:
+                await save(session, storage, [url])
+
         url = f"{large}/1"
         nowhere, buffered, written, saved = await compare(
             rounds,
             lambda: seconds(bare_read(plain, url)),
             lambda: seconds(bare_read(session, url)),
             lambda: on_disk(lambda folder: bare_read(plain, url, f"{folder}/1")),
-            lambda: on_disk(
-                lambda folder: save(session, FolderStorage(Path(folder)), [url])
-            ),
+            lambda: on_disk(save_one),
         )
     memory = {f"peak MB, {n} x 100 MB": await peak(large, n) for n in (1, 20)}
     await server.communicate(b"")

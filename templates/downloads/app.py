@@ -1,7 +1,8 @@
 """Download many files into a folder or a bucket.
 
-Each file is there as a whole or not at all. Bodies pass in chunks, so memory stays
-flat. A download that was cut off is resumed, also by a later run.
+A file appears only when it is complete. It is written in chunks while it arrives, so
+large files need no more memory than small ones. An interrupted download is resumed,
+even by a later run.
 """
 
 import logging
@@ -10,6 +11,7 @@ import os
 import re
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 from urllib.request import getproxies
@@ -42,19 +44,23 @@ async def main(
     attempts: PositiveInt = 5,
     timeout: PositiveFloat = 30.0,  # noqa: ASYNC109 - an option of the program
     overwrite: bool = False,
+    decompress: bool = False,
 ) -> int:
     """Download files into a folder or a bucket, and print where each of them is.
 
     Args:
-        urls: What to download; each file gets the last part of its URL as its name.
+        urls: URLs to download. A file gets the last part of its URL's path as its name.
         to: Folder, or s3://bucket/prefix, gs://bucket/prefix, az://container/prefix.
-        from_file: File with more URLs, one per line, each with its sha256 if known.
+        from_file: File with more URLs, one per line. A URL may be followed by
+            sha256=CHECKSUM.
         header: Header to send, as in "Authorization: Bearer x"; may be repeated.
         concurrency: Maximum number of operations at the same time.
-        attempts: Maximum number of attempts. Only those count that bring nothing new.
+        attempts: Maximum number of attempts. After progress, counting starts again.
         timeout: Time limit for one attempt, in seconds. It starts again when data
             arrives.
-        overwrite: Download files again that are present in their current version.
+        overwrite: Download all files, even those that are up to date.
+        decompress: Let servers compress files for the transfer (gzip, deflate), and
+            store them decompressed.
     """
     try:
         sources = await read_sources(urls, from_file)
@@ -67,8 +73,8 @@ async def main(
         return fail(to, reason(error))
 
     report = Report(to, total=len(sources))
-    async with await open_session(headers, timeout) as session:
-        with report.progress:
+    with closing(storage), report.progress:
+        async with await open_session(headers, timeout) as session:
             downloader = Downloader(
                 session=session,
                 storage=storage,
@@ -76,6 +82,7 @@ async def main(
                 concurrency=concurrency,
                 attempts=attempts,
                 overwrite=overwrite,
+                decompress=decompress,
             )
             await downloader.download_all(sources, report.add)
     report.log()
@@ -83,7 +90,7 @@ async def main(
 
 
 class Report:
-    """Prints what has become of each source, and counts it."""
+    """Prints and counts the results."""
 
     def __init__(self, to: str, total: int) -> None:
         self.to = mask_credentials(to)
@@ -91,7 +98,7 @@ class Report:
         self.counts = Counter(saved=0, present=0, failed=0)
 
     def add(self, result: Result) -> None:
-        """Print where the file is, or why it is not there."""
+        """Print where the file is, or why the download failed."""
         self.counts[result.status] += 1
         if result.error is None:
             print(f"{self.to}/{result.name}")
@@ -116,7 +123,7 @@ def fail(*parts: object) -> int:
 
 
 def reason(error: Exception) -> str:
-    """Return what went wrong, in a few words."""
+    """Return the message of an error; it is never empty."""
     if isinstance(error, aiohttp.ClientResponseError):
         if error.status == 0:
             return "too many redirects"
@@ -128,9 +135,9 @@ def reason(error: Exception) -> str:
 
 
 async def read_sources(urls: tuple[str, ...], from_file: Path | None) -> list[Source]:
-    """Return what to download: the URLs, and those in the file, each once.
+    """Return the sources for the URLs and for those in the file, without duplicates.
 
-    Raises ValueError if there is none, or if the file cannot be used.
+    Raises ValueError if there is no URL, or if the file cannot be read.
     """
     sources = [Source(url) for url in urls]
     if from_file is not None:
@@ -145,12 +152,15 @@ async def read_sources(urls: tuple[str, ...], from_file: Path | None) -> list[So
 
 
 def parse_headers(lines: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Return the names and values of headers. Raises ValueError if one is not valid."""
+    """Return the headers as pairs of a name and a value.
+
+    Raises ValueError if one of the lines is not a valid header.
+    """
     headers = []
     for line in lines:
         match = HEADER.fullmatch(line)
         if match is None:
-            # The header itself may be a secret.
+            # The message does not show the header, which may contain a secret.
             raise ValueError('--header: not of the form "Name: value"')
         headers.append((match[1], match[2]))
     return headers
@@ -160,17 +170,21 @@ async def open_session(
     headers: list[tuple[str, str]],
     timeout: float,  # noqa: ASYNC109 - for the server, not for this function
 ) -> aiohttp.ClientSession:
-    """Return a session that leaves URLs and bodies as they are."""
+    """Return a session that changes neither URLs nor bodies.
+
+    `timeout` limits each wait for a connection or for data, in seconds.
+    """
     limit = None if math.isinf(timeout) else timeout
     return aiohttp.ClientSession(
         headers=CIMultiDict(headers),
         timeout=aiohttp.ClientTimeout(connect=limit, sock_read=limit),
         connector=aiohttp.TCPConnector(limit=0),  # the downloader has its own limit
         read_bufsize=READ_BUFFER,
-        # A .gz file must not be unpacked, and the URL of a redirect may be signed.
+        # aiohttp would accept compressed data that was cut off; see responses.py.
         auto_decompress=False,
+        # The URL of a redirect may be signed, so it must not change.
         requote_redirect_url=False,
-        # Looking up proxies and passwords costs two threads per request.
+        # To look up proxies and passwords, aiohttp uses two threads for each request.
         trust_env=await in_thread(has_proxies_or_netrc),
     )
 

@@ -1,7 +1,7 @@
 """Save files in a bucket of S3, Google Cloud Storage or Azure.
 
-The version of each file is stored with it, as metadata. A bucket has no parts: a file
-becomes visible when its upload is complete.
+The version of a file is stored as its metadata. A bucket has no parts: a file becomes
+visible when its upload is complete.
 """
 
 import asyncio
@@ -23,10 +23,11 @@ T = TypeVar("T")
 METADATA_KEY = "sourceversion"
 
 PART_SIZE = 5 * 2**20  # bytes; the smallest part that S3 accepts
-MAX_PARTS = 10_000  # the most parts of a file that S3 accepts
+MAX_PARTS = 10_000  # the largest number of parts that S3 accepts for a file
 GRACE = 5.0  # seconds for a cancelled upload to delete its parts
 
-# Where cloud machines get their keys. It does not exist anywhere else.
+# The address from which machines in a cloud get their keys. Other machines do not have
+# it, so an error with this address means that there are no keys.
 METADATA_SERVICE = "169.254.169.254"
 
 
@@ -34,7 +35,7 @@ def open_bucket(url: str) -> "BucketStorage":
     """Return the storage for a URL such as s3://bucket/prefix.
 
     Keys and settings come from environment variables. Raises ValueError if the URL or
-    one of them is not valid.
+    a variable is not valid.
     """
     check_endpoint("AWS_ENDPOINT_URL", "AWS_ALLOW_HTTP")
     check_endpoint("AWS_ENDPOINT", "AWS_ALLOW_HTTP")
@@ -62,6 +63,9 @@ class BucketStorage:
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
 
+    def close(self) -> None:
+        pass
+
     async def finished(self, name: str) -> Version | None:
         head = obstore.get_async(self.store, name, options={"head": True})
         try:
@@ -86,14 +90,15 @@ class BucketStorage:
         self, name: str, version: Version, body: Body, offset: int = 0
     ) -> None:
         data: Body | bytes = body
-        if version.size is not None and version.size <= PART_SIZE:
+        size = version.stored_size
+        if size is not None and size <= PART_SIZE:
             data = b"".join([chunk async for chunk in body])
         upload = obstore.put_async(
             self.store,
             name,
             data,
             attributes={METADATA_KEY: version.to_json()},
-            chunk_size=part_size(version.size),
+            chunk_size=part_size(size),
             max_concurrency=1,  # each concurrent part would be kept in memory
         )
         try:
@@ -112,11 +117,11 @@ def part_size(size: int | None) -> int:
 async def wait_for_store(
     work: Awaitable[T], on_cancel: Callable[[], object] | None = None
 ) -> T:
-    """Return the result of a store's work.
+    """Return the result of an operation of a store.
 
-    A store that is cancelled itself would leave hidden parts in the bucket. So if this
-    is cancelled, it calls `on_cancel`, which makes the work fail, and waits until the
-    store has deleted the parts.
+    A cancelled upload leaves hidden parts in the bucket, while one that fails deletes
+    them. So if this function is cancelled, it calls `on_cancel`, which must make the
+    upload fail, and waits up to GRACE seconds for its end.
     """
     future = asyncio.ensure_future(work)
     try:
@@ -131,7 +136,7 @@ async def wait_for_store(
 
 
 def explain(error: BaseError) -> str:
-    """Return an error of a store as one line that says what is missing."""
+    """Return the error of a store as one line."""
     text = str(error)
     if METADATA_SERVICE in text:
         return (

@@ -1,4 +1,4 @@
-"""Download files: several at a time, with retries, resuming what was cut off."""
+"""Download several files at a time, with retries, and resume interrupted downloads."""
 
 import asyncio
 import hashlib
@@ -14,10 +14,11 @@ import aiohttp
 from .file_names import FileNames
 from .progress import Progress
 from .responses import (
-    Checksum,
     ChecksumError,
+    DecompressedBody,
     IncompleteError,
     ResponseBody,
+    VerifiedBody,
     check_range,
     check_status,
     is_answer_to_range,
@@ -25,16 +26,17 @@ from .responses import (
     resume_headers,
 )
 from .retries import RateLimit, RateLimitError, is_temporary, retry
-from .storage import Storage
+from .storage import Body, Storage
 from .text import printable
 from .url_list import Source, encode_url
 from .versions import Part, Version, hash_of_url
 
 log = logging.getLogger(__name__)
 
-MAX_WAIT = 600.0  # seconds that a server may delay a file because of its rate limit
+# seconds; how long the rate limit of a server may delay the attempts for one file
+MAX_WAIT = 600.0
 
-# What ends the download of one file. Anything else is a bug, and ends the program.
+# These errors end the download of one file. Any other error is a bug, and ends all.
 EXPECTED_ERRORS = (aiohttp.ClientError, RateLimitError, OSError, ValueError)
 
 Status = Literal["saved", "present", "failed"]
@@ -42,9 +44,10 @@ Status = Literal["saved", "present", "failed"]
 
 @dataclass(frozen=True)
 class Result:
-    """What has become of a source: it was saved, was present already, or failed.
+    """The result for one source: it was saved, was present already, or failed.
 
-    `name` is the name of the file, or None if the download failed with `error`.
+    `name` is the name of the file. If the download failed, it is None, and `error` is
+    the reason.
     """
 
     source: Source
@@ -57,6 +60,10 @@ class Result:
 class Downloader:
     """Downloads files with `session` into `storage`.
 
+    With `decompress`, servers may compress files to transfer them, and the files are
+    stored decompressed. The download of such a file cannot be resumed, and its checksum
+    is that of the stored bytes.
+
     Raises ValueError if `concurrency` or `attempts` is not positive.
     """
 
@@ -66,7 +73,8 @@ class Downloader:
     concurrency: int = 8
     attempts: int = 5
     overwrite: bool = False
-    # One for each host: a busy server does not delay the downloads from others.
+    decompress: bool = False
+    # There is one for each host, so a busy server does not delay the others.
     rate_limits: defaultdict[str | None, RateLimit] = field(
         default_factory=lambda: defaultdict(RateLimit), init=False, repr=False
     )
@@ -111,9 +119,9 @@ class Downloader:
     async def download(self, source: Source, name: str) -> Status:
         """Save a source as `name`, unless the storage has its current version.
 
-        Temporary errors are retried. While each round of attempts brings more of the
-        file, there is another round: even a server that cuts every response delivers a
-        large file in the end. Raises one of EXPECTED_ERRORS.
+        Temporary errors are retried. If all attempts have failed, but the saved part
+        has grown, they start again: a large file is completed in the end, even if the
+        server cuts every response. Raises one of EXPECTED_ERRORS.
         """
         loop = asyncio.get_running_loop()
         host = encode_url(source.url).host
@@ -143,12 +151,7 @@ class Downloader:
     async def _attempt(self, source: Source, name: str) -> Status:
         part = await self._resumable_part(source, name)
         finished = await self._finished_version(source, name)
-        headers = {"Accept-Encoding": "identity"}
-        if part is not None:
-            headers.update(resume_headers(part))
-        elif finished is not None and finished.etag is not None:
-            headers["If-None-Match"] = finished.etag
-
+        headers = self._headers(part, finished)
         url = encode_url(source.url)
         async with self.session.get(url, headers=headers) as response:
             if finished is not None and is_unchanged(response, finished, source.url):
@@ -156,16 +159,29 @@ class Downloader:
             if part is not None and is_answer_to_range(response):
                 await self._check_range(response, part, name)
             else:
-                # The response to a range is a whole file if the file has changed, or if
-                # the server does not support ranges.
+                # The server answers a request for the rest with the whole file if the
+                # file has changed, or if it does not support ranges.
                 check_status(response)
                 part = None
             await self._save(response, source, name, part)
         return "saved"
 
+    def _headers(self, part: Part | None, finished: Version | None) -> dict[str, str]:
+        """Return the headers of a request, given what is stored already."""
+        if part is not None:
+            return {"Accept-Encoding": "identity", **resume_headers(part)}
+        headers = {"Accept-Encoding": "identity"}
+        if self.decompress:
+            headers = {"Accept-Encoding": "gzip, deflate"}
+        if finished is not None and finished.etag is not None:
+            headers["If-None-Match"] = finished.etag
+        return headers
+
     async def _resumable_part(self, source: Source, name: str) -> Part | None:
         part = await self.storage.part(name)
         if part is None or not part.can_resume(source.url):
+            return None
+        if not part.version.is_stored_with(decompress=self.decompress):
             return None
         return part
 
@@ -176,7 +192,9 @@ class Downloader:
         if version is None or version.url_sha256 != hash_of_url(source.url):
             return None
         if source.sha256 not in {None, version.sha256}:
-            return None  # this checksum has not been verified
+            return None  # it was not verified against this checksum
+        if not version.is_stored_with(decompress=self.decompress):
+            return None
         return version
 
     async def _check_range(
@@ -196,33 +214,43 @@ class Downloader:
         name: str,
         part: Part | None,
     ) -> None:
-        """Save the body of a response: a whole file, or the rest after a part."""
+        """Save the body of a response: a whole file, or the rest of one."""
         if part is None:
-            version = Version.of(response, source.url)
+            version = self._version(response, source, name)
             offset = 0
         else:
             version = part.version
             offset = part.size
-        if "Content-Encoding" in response.headers:
-            encoding = printable(response.headers["Content-Encoding"])
-            log.warning("%s is stored as sent, with encoding %s", name, encoding)
-
-        checksum = await self._checksum(source, name, offset)
         remaining = None if version.size is None else version.size - offset
         with self.progress.track(name, version.size, offset) as advance:
-            body = ResponseBody(response, remaining, advance, checksum)
-            version = replace(version, sha256=source.sha256)
+            body: Body = ResponseBody(response, remaining, advance)
+            if version.encoding is not None and version.decompressed:
+                body = DecompressedBody(body, version.encoding)
+            if source.sha256 is not None:
+                digest = await self._digest(name, offset)
+                body = VerifiedBody(body, source.sha256, digest)
             try:
                 await self.storage.save(name, version, body, offset)
             except ChecksumError:
                 await self.storage.discard_part(name)
                 raise
 
-    async def _checksum(
-        self, source: Source, name: str, offset: int
-    ) -> Checksum | None:
-        if source.sha256 is None:
-            return None
+    def _version(
+        self, response: aiohttp.ClientResponse, source: Source, name: str
+    ) -> Version:
+        """Return the version of the file in a response, as it will be stored."""
+        version = Version.of(response, source.url)
+        if version.encoding is not None and not self.decompress:
+            encoding = printable(version.encoding)
+            log.warning("%s is stored as sent, with encoding %s", name, encoding)
+        return replace(
+            version,
+            sha256=source.sha256,
+            decompressed=version.encoding is not None and self.decompress,
+        )
+
+    async def _digest(self, name: str, offset: int) -> "hashlib._Hash":
+        """Return the hash of what was saved before `offset`."""
         if offset == 0:
-            return Checksum(source.sha256, hashlib.sha256())
-        return Checksum(source.sha256, await self.storage.part_sha256(name))
+            return hashlib.sha256()
+        return await self.storage.part_sha256(name)

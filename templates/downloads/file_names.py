@@ -3,15 +3,15 @@
 import os
 from urllib.parse import unquote, urlsplit
 
-# The folder where a FolderStorage keeps its own files. No download may replace it.
+# The folder in which a FolderStorage keeps its own files. No download may replace it.
 STATE_FOLDER = ".downloads"
 
 FORBIDDEN_NAMES = {"", ".", "..", STATE_FOLDER}
 
-# A separator could lead out of the folder.
+# With a separator, a name could point to another folder.
 SEPARATORS = set("/\\")
 
-# Windows gives these a meaning. For example, "a.txt:b" is a hidden part of "a.txt".
+# These have a meaning on Windows. For example, "a.txt:b" is a hidden part of "a.txt".
 WINDOWS_SPECIAL = set('<>:"|?*')
 
 
@@ -24,7 +24,7 @@ class FileNames:
     def claim(self, url: str) -> str:
         """Return the file name for a URL.
 
-        Raises ValueError if the name is not safe, or if another URL has it already.
+        Raises ValueError if the name is not safe, or if another URL has the same name.
         """
         name = file_name(url)
         # The file system of Windows does not distinguish "A.txt" and "a.txt".

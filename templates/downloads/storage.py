@@ -1,11 +1,10 @@
-"""Save files in a folder: each of them is there as a whole, or not at all.
+"""Save files in a folder. A file appears only when it is complete.
 
-A bucket (bucket.py) has the same methods. A folder can resume downloads too. Its hidden
-subfolder contains:
+A bucket (bucket.py) has the same methods, but only a folder can resume downloads. Its
+hidden subfolder contains:
 
-    .downloads/parts/NAME  the bytes of NAME that have arrived so far
-    .downloads/versions    for each NAME, the version of the part; if there is no part,
-                           of the finished file
+    .downloads/parts/NAME  the bytes of NAME that have been saved so far
+    .downloads/versions    the version of each part, and of each file without a part
 """
 
 import asyncio
@@ -27,27 +26,29 @@ from .versions import Part, Version, VersionLog
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# bytes; a file up to this size is written by one call in a thread
+# bytes; a file of this size or less is written by one call in a thread
 SMALL_FILE = 2**20
 
 
 class Body(Protocol):
-    """The chunks of a file. Iterating raises an error unless all of them arrive."""
+    """The chunks of a file. Iterating raises an error if the file is incomplete."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
+    async def __anext__(self) -> bytes: ...
+
     def close(self) -> None:
-        """Make the iteration fail, also one that waits for the next chunk."""
+        """Make the iteration fail, even if it waits for the next chunk."""
 
 
 class Storage(Protocol):
-    """A place for files. Its methods raise OSError if it does not work."""
+    """A place for files. The methods raise OSError if it cannot be used."""
 
     async def finished(self, name: str) -> Version | None:
         """Return the version of a finished file; None if it is missing or unknown."""
 
     async def part(self, name: str) -> Part | None:
-        """Return what an earlier download of the file has left."""
+        """Return what an interrupted download of the file has saved."""
 
     async def part_sha256(self, name: str) -> "hashlib._Hash":
         """Return the hash of the part, to be updated with the rest of the file."""
@@ -63,11 +64,14 @@ class Storage(Protocol):
         If this fails or is cancelled, an earlier file of this name stays as it is.
         """
 
+    def close(self) -> None:
+        """Close the storage. It cannot be used afterwards."""
+
 
 async def open_storage(to: str) -> Storage:
-    """Return the storage at a path or URL. A missing folder is created.
+    """Return the storage at a path or URL. A folder is created if it is missing.
 
-    Raises OSError or ValueError if that is not possible.
+    Raises OSError if the folder cannot be used, and ValueError if the URL is not valid.
     """
     if to.startswith("file://"):
         to = url2pathname(urlsplit(to).path)
@@ -88,19 +92,27 @@ class FolderStorage:
         self.parts.mkdir(parents=True, exist_ok=True)
         self._versions = VersionLog(folder / STATE_FOLDER / "versions")
 
+    def close(self) -> None:
+        self._versions.close()
+
     # --- What is there
 
     async def finished(self, name: str) -> Version | None:
         version = self._versions.get(name)
         if version is None:
             return None
-        part_size = await in_thread(file_size, self.parts / name)
-        size = await in_thread(file_size, self.folder / name)
-        if part_size is not None or size is None:
+        size = await in_thread(self._finished_size, name)
+        if size is None:
             return None
-        if version.size not in {None, size}:
+        if version.stored_size not in {None, size}:
             return None  # the file was changed by another program
         return version
+
+    def _finished_size(self, name: str) -> int | None:
+        """Return the size of a file; None if it is missing, or older than its part."""
+        if (self.parts / name).exists():
+            return None
+        return file_size(self.folder / name)
 
     async def part(self, name: str) -> Part | None:
         version = self._versions.get(name)
@@ -128,14 +140,14 @@ class FolderStorage:
             else:
                 await self._save_chunks(name, version, body, offset)
         except BlockingIOError:
-            raise  # the part belongs to another program
+            raise  # another program writes the part
         except BaseException:
             if version.validator is None:
-                await self.discard_part(name)  # it could not be resumed
+                await self.discard_part(name)  # it cannot be resumed
             raise
 
     async def _save_small(self, name: str, version: Version, body: Body) -> None:
-        """Save a file by one call in a thread, since each call takes its time."""
+        """Save a file by one call in a thread, which is faster than one per chunk."""
         data = bytearray()
         is_complete = False
         try:
@@ -170,12 +182,12 @@ class FolderStorage:
         self, part: "PartFile", name: str, version: Version, offset: int
     ) -> None:
         part.open(offset)
-        # Only now, so that a part never has the version of other bytes.
+        # The version is set after open() has removed the bytes of an older version.
         self._versions.set(name, version)
 
 
 class PartFile:
-    """A part that this process writes. It is locked, so that no other process does."""
+    """A part that this process writes. A lock keeps other processes from writing it."""
 
     _file: FileIO
 
@@ -185,35 +197,36 @@ class PartFile:
         self.is_open = False
 
     def open(self, size: int) -> None:
-        """Open or create the part, and cut it off after `size` bytes.
+        """Open or create the part, and keep only its first `size` bytes.
 
         Raises BlockingIOError if another process writes it.
         """
-        # Without a buffer: what is written cannot fail later, while it is closed.
-        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+        # Without a buffer, an error is raised by write(), and not later by close().
+        self._file = FileIO(self.path, "ab")
         self.is_open = True
         lock(self._file.fileno())
-        if not os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path)):
+        status = os.fstat(self._file.fileno())
+        if not os.path.samestat(status, os.stat(self.path)):
             raise BlockingIOError("another program has just downloaded this file")
-        if os.fstat(self._file.fileno()).st_size < size:
+        if status.st_size < size:
             raise OSError("another program has deleted the part of this file")
-        self._file.truncate(size)
+        if status.st_size > size:
+            self._file.truncate(size)
         self.size = size
 
     def write(self, data: bytes | bytearray) -> None:
         """Append data."""
         rest = memoryview(data)
         while rest:
-            # On a disk that is nearly full, this may write less than all.
+            # If the disk is nearly full, only a part of the data is written.
             written = self._file.write(rest)
             rest = rest[written:]
         self.size += len(data)
 
     def finish(self, target: Path) -> None:
-        """Make the part the file `target`, once all of it is on the disk.
+        """Flush the part to the disk, and rename it to `target`.
 
-        The data is flushed before the name appears: after a power cut, the name would
-        otherwise belong to an empty file.
+        Without the flush, `target` could be empty after a power cut.
         """
         os.fsync(self._file.fileno())
         size = os.fstat(self._file.fileno()).st_size
@@ -264,7 +277,7 @@ def lock(descriptor: int) -> None:
 
 def is_small(version: Version) -> bool:
     """Return whether a file is known to be small."""
-    return version.size is not None and version.size <= SMALL_FILE
+    return version.stored_size is not None and version.stored_size <= SMALL_FILE
 
 
 def file_size(path: Path) -> int | None:

@@ -1,4 +1,4 @@
-"""Read URLs: from a list, and as they are sent to the server."""
+"""Read lists of URLs, and encode URLs for requests."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +7,8 @@ from urllib.parse import quote, urlsplit
 
 from yarl import URL
 
-# All characters that may stand in a URL. Everything else is percent-encoded.
+# These characters are allowed in a URL, besides letters and digits. All others are
+# percent-encoded.
 URL_CHARACTERS = "%:/?#[]@!$&'()*+,;=-._~"
 
 # The name of a checksum, and the whole checksum.
@@ -31,7 +32,7 @@ def parse_url_list(text: str) -> list[Source]:
     the line if a checksum is not valid.
     """
     sources = []
-    # Not splitlines(): it also splits at characters that may stand in a URL.
+    # Not splitlines(), which also splits at characters that may occur in a URL.
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.strip()
         if not line or line.startswith("#"):
@@ -50,14 +51,14 @@ def parse_line(line: str) -> Source:
         return Source(line)
     checksum = CHECKSUM.fullmatch(words[-1])
     if checksum is None:
-        raise ValueError("a checksum is sha256= and 64 hexadecimal digits")
+        raise ValueError("a checksum must be sha256= and 64 hexadecimal digits")
     if len(words) == 1:
         raise ValueError("a checksum without a URL")
     return Source(words[0], checksum[1].lower())
 
 
 def without_duplicates(sources: Iterable[Source]) -> list[Source]:
-    """Return the sources in their order, each URL once.
+    """Return the sources in their order, without repeated URLs.
 
     Raises ValueError if a URL has two checksums.
     """
@@ -72,10 +73,10 @@ def without_duplicates(sources: Iterable[Source]) -> list[Source]:
 
 
 def encode_url(url: str) -> URL:
-    """Return the URL to request, with path and query exactly as they are given.
+    """Return the URL to request, with the given path and query.
 
-    Only characters that no URL may contain, such as a space, are percent-encoded. All
-    others stay: a server that verifies a signed URL compares it byte by byte.
+    Only characters that are not allowed in a URL, such as a space, are percent-encoded.
+    All others stay as they are, since the signature of a signed URL depends on them.
     """
     parts = urlsplit(url)
     host = URL(f"{parts.scheme}://{parts.netloc}")  # encodes a host such as müller.de

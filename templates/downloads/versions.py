@@ -1,12 +1,16 @@
-"""Recognize the version of a file that a server has, by the headers of its response.
+"""Recognize the version of a file by the headers of the server's response.
 
-The version decides whether a finished file is still up to date, and whether a download
-can be resumed. Bytes of two versions must never end up in one file.
+The version decides whether a finished file is up to date, and whether a download can be
+resumed. A file must never contain bytes of two versions.
 """
 
+import errno
 import hashlib
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Self
 
@@ -17,35 +21,45 @@ import aiohttp
 class Version:
     """What a server says about a file. None means that the server did not say it.
 
-    `url_sha256` stands for the URL, which may contain a password. `sha256` is the
-    checksum of the file if it has been verified.
+    `url_sha256` is a hash of the URL, which may contain a password. `size` is the
+    number of bytes that the server sends. `encoding` is the Content-Encoding, and
+    `decompressed` whether the file is stored without it. `sha256` is the checksum of
+    the stored file if it has been verified.
     """
 
     url_sha256: str
-    size: int | None = None  # bytes
+    size: int | None = None
     etag: str | None = None
     last_modified: str | None = None
+    encoding: str | None = None
+    decompressed: bool = False
     sha256: str | None = None
 
     @classmethod
-    def of(
-        cls, response: aiohttp.ClientResponse, url: str, sha256: str | None = None
-    ) -> Self:
+    def of(cls, response: aiohttp.ClientResponse, url: str) -> Self:
         """Return the version of a file that a response with status 200 contains."""
         return cls(
             url_sha256=hash_of_url(url),
             size=response.content_length,
             etag=response.headers.get("ETag"),
             last_modified=response.headers.get("Last-Modified"),
-            sha256=sha256,
+            encoding=content_encoding(response.headers),
         )
+
+    @property
+    def stored_size(self) -> int | None:
+        """The size of the stored file in bytes; None if it is not known in advance."""
+        return None if self.decompressed else self.size
 
     @property
     def validator(self) -> str | None:
         """The value for an If-Range header; None if this file cannot be resumed.
 
-        A weak ETag (W/"...") does not promise that the bytes are the same.
+        A weak ETag (W/"...") does not promise that the bytes are the same. If a file is
+        stored decompressed, the bytes that are missing cannot be requested.
         """
+        if self.decompressed:
+            return None
         if self.etag is None:
             return self.last_modified
         if self.etag.startswith("W/"):
@@ -53,15 +67,20 @@ class Version:
         return self.etag
 
     def is_same_as(self, other: Self) -> bool:
-        """Return whether the server would send the same bytes for both versions.
+        """Return whether the server sends the same bytes for both versions.
 
-        If it has sent neither size, ETag nor Last-Modified, that is unknown: False.
+        Returns False if the server has sent neither size, ETag nor Last-Modified.
         """
         facts = (self.size, self.etag, self.last_modified)
         other_facts = (other.size, other.etag, other.last_modified)
         is_known = facts != (None, None, None)
         same_url = self.url_sha256 == other.url_sha256
-        return is_known and same_url and facts == other_facts
+        same_encoding = self.encoding == other.encoding
+        return is_known and same_url and same_encoding and facts == other_facts
+
+    def is_stored_with(self, *, decompress: bool) -> bool:
+        """Return whether a run with this option stores the file in the same form."""
+        return self.encoding is None or self.decompressed == decompress
 
     def to_json(self) -> str:
         """Return the version as a JSON object in ASCII."""
@@ -76,14 +95,22 @@ class Version:
             return None
 
 
+def content_encoding(headers: Mapping[str, str]) -> str | None:
+    """Return the Content-Encoding of a response; None if it has none."""
+    encoding = headers.get("Content-Encoding", "").strip().lower()
+    if encoding in {"", "identity"}:
+        return None
+    return encoding
+
+
 def hash_of_url(url: str) -> str:
-    """Return the hash that stands for a URL."""
+    """Return the hash of a URL, which is stored in place of the URL."""
     return hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)
 class Part:
-    """The beginning of a file, which was saved when its download stopped."""
+    """The beginning of a file, which an interrupted download has saved."""
 
     version: Version
     size: int  # bytes
@@ -98,16 +125,15 @@ class Part:
 
 
 class VersionLog:
-    """The versions of the files in a folder, also for later runs.
+    """The versions of the files in a folder. They are kept for later runs.
 
-    It is a file to which a line is appended for each new version: the name, a tab, and
-    the version as JSON. For each name, the last line counts. One file for all versions
-    is much faster than one for each.
+    The log is a file with a line for each new version: the name, a tab, and the version
+    as JSON. If a name has several lines, the last one counts. One file that stays open
+    is much faster than a file for each version.
     """
 
     def __init__(self, path: Path) -> None:
         """Read the log, or create it."""
-        self._path = path
         self._versions: dict[str, Version] = {}
         with path.open("a+b") as file:
             file.seek(0)
@@ -118,6 +144,9 @@ class VersionLog:
                 # The program was killed, or the disk was full. The next line would
                 # become a part of this one.
                 file.write(b"\n")
+        # Without a buffer, each line is written by one call. So the lines of several
+        # threads or programs do not mix.
+        self._file = FileIO(path, "ab")
 
     def _add(self, line: bytes) -> None:
         name, _, text = line.partition(b"\t")
@@ -131,7 +160,11 @@ class VersionLog:
 
     def set(self, name: str, version: Version) -> None:
         """Append the version of a file. Raises OSError."""
-        line = f"{name}\t{version.to_json()}\n"
-        with self._path.open("ab") as file:
-            file.write(line.encode(errors="surrogateescape"))
+        line = f"{name}\t{version.to_json()}\n".encode(errors="surrogateescape")
+        if self._file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._versions[name] = version
+
+    def close(self) -> None:
+        """Close the log. No version can be set afterwards."""
+        self._file.close()

@@ -6,6 +6,7 @@ import re
 import uuid
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -199,12 +200,27 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Callable[[Path], FolderStorage]]:
+    """`open_folder(path)` opens a storage, which is closed after the test."""
+    with ExitStack() as opened:
+
+        def open_folder(path: Path) -> FolderStorage:
+            return opened.enter_context(closing(FolderStorage(path)))
+
+        yield open_folder
+
+
 @pytest.fixture(params=["folder", "bucket"])
-def storage(request: pytest.FixtureRequest, folder: Path) -> Storage:
+def storage(
+    request: pytest.FixtureRequest,
+    folder: Path,
+    open_folder: Callable[[Path], FolderStorage],
+) -> Storage:
     """A place to save files in. Tests that use it run with each kind."""
     if request.param == "bucket":
         return BucketStorage(MemoryStore())
-    return FolderStorage(folder)
+    return open_folder(folder)
 
 
 @pytest.fixture
@@ -214,9 +230,13 @@ def downloader(session: aiohttp.ClientSession, storage: Storage) -> Downloader:
 
 
 @pytest.fixture
-def local(session: aiohttp.ClientSession, folder: Path) -> Downloader:
+def local(
+    session: aiohttp.ClientSession,
+    folder: Path,
+    open_folder: Callable[[Path], FolderStorage],
+) -> Downloader:
     """Downloads files into the folder."""
-    return Downloader(session=session, storage=FolderStorage(folder))
+    return Downloader(session=session, storage=open_folder(folder))
 
 
 @pytest.fixture(scope="session")

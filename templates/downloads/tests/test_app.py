@@ -141,7 +141,7 @@ async def test_no_url_is_an_error(
     [
         (None, "No such file"),
         (b"\xff\xfe", "can't decode byte 0xff"),
-        (b"http://h/a sha256=1", "line 1: a checksum is"),
+        (b"http://h/a sha256=1", "line 1: a checksum must be"),
     ],
 )
 @pytest.mark.asyncio
@@ -188,7 +188,9 @@ async def test_a_place_that_cannot_be_used_is_named(
 
 
 @pytest.mark.asyncio
-async def test_it_overwrites_if_wanted(site: Any, folder: Path) -> None:
+async def test_overwrite_downloads_files_that_are_up_to_date(
+    site: Any, folder: Path
+) -> None:
     url = site.offer("/a", etag='"1"')
     assert await main(url, to=str(folder)) == 0
     assert await main(url, to=str(folder), overwrite=True) == 0
@@ -206,6 +208,16 @@ async def test_a_gz_file_is_stored_as_sent(site: Any, folder: Path) -> None:
     assert await main(url, to=str(folder)) == 0
     assert await asyncio.to_thread((folder / "a.txt.gz").read_bytes) == body
     assert site.requests[0]["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.asyncio
+async def test_decompress_stores_a_compressed_body_decompressed(
+    site: Any, folder: Path
+) -> None:
+    url = site.offer("/a.txt", gzip.compress(b"text"), encoding="gzip", etag='"1"')
+    assert await main(url, to=str(folder), decompress=True) == 0
+    assert await asyncio.to_thread((folder / "a.txt").read_bytes) == b"text"
+    assert site.requests[0]["Accept-Encoding"] == "gzip, deflate"
 
 
 @pytest.mark.parametrize("redirected", [False, True])
@@ -397,6 +409,24 @@ async def test_the_same_program_fills_a_bucket(
 
 
 @pytest.mark.asyncio
+async def test_a_bucket_may_get_decompressed_files(
+    site: Any, bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = f"s3://{bucket.rpartition('/')[2]}"
+    how = {"encoding": "gzip", "etag": '"1"'}
+    small = site.offer("/small.txt", gzip.compress(b"text"), **how)
+    big = site.offer("/big.bin", gzip.compress(bytes(BIG)), **how)
+    assert await main(small, big, to=place, decompress=True) == 0
+    expected = {"small.txt": b"text", "big.bin": bytes(BIG)}
+    assert await content(place) == expected
+    site.offer("/big.bin", gzip.compress(bytes(BIG))[:-1], encoding="gzip", etag='"2"')
+    assert await main(small, big, to=place, decompress=True, attempts=1) == 1
+    assert "the compressed data is cut off" in capsys.readouterr().err
+    assert await content(place) == expected
+    assert site.count["/small.txt"] == 2
+
+
+@pytest.mark.asyncio
 async def test_a_missing_bucket_is_an_error(
     site: Any, bucket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -474,7 +504,7 @@ async def test_the_commands_in_the_readme_work(
     """They run with the local site and the local bucket in place of real ones."""
     monkeypatch.chdir(tmp_path)
     root = str(site.server.make_url("/")).rstrip("/")
-    for path in ("/a.png", "/b.png", "/big.iso"):
+    for path in ("/a.png", "/b.png", "/big.iso", "/data.json"):
         site.offer(path)
     text = f"# pictures\n{root}/a.png\n{root}/b.png\n"
     await asyncio.to_thread(Path("urls.txt").write_text, text)

@@ -4,18 +4,23 @@ import asyncio
 import gzip
 import hashlib
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import obstore
 import pytest
+from obstore.store import MemoryStore
 
 from downloads.bucket import BucketStorage
 from downloads.downloader import Downloader, Result
-from downloads.responses import ChecksumError
+from downloads.responses import (
+    ChecksumError,
+    IncompleteError,
+)
 from downloads.storage import (
     FolderStorage,
     PartFile,
@@ -127,7 +132,7 @@ async def test_an_incomplete_file_leaves_what_was_there(
 
 
 @pytest.mark.asyncio
-async def test_a_name_appears_when_its_file_is_complete(
+async def test_a_file_appears_only_when_it_is_complete(
     downloader: Downloader, site: Any
 ) -> None:
     url = site.offer("/a.bin", bytes(BIG), "stall")
@@ -140,7 +145,7 @@ async def test_a_name_appears_when_its_file_is_complete(
 
 
 @pytest.mark.asyncio
-async def test_cancelled_at_any_await_it_leaves_no_file_under_the_name(
+async def test_a_cancelled_download_leaves_the_older_file_or_the_new_one(
     local: Downloader,
     folder: Path,
     offer: Offer,
@@ -155,7 +160,7 @@ async def test_cancelled_at_any_await_it_leaves_no_file_under_the_name(
             {"a.bin": bytes(BIG)},
         ]
 
-    # An open connection would be a task of the site that is left.
+    # With an open connection, a task of the site would be left.
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(connector=connector) as session:
         local = replace(local, session=session)
@@ -188,7 +193,11 @@ async def test_a_cut_download_is_resumed(
 
 @pytest.mark.asyncio
 async def test_a_cancelled_download_is_resumed_by_a_later_run(
-    local: Downloader, folder: Path, site: Any, monkeypatch: pytest.MonkeyPatch
+    local: Downloader,
+    folder: Path,
+    open_folder: Callable[[Path], FolderStorage],
+    site: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     body = os.urandom(BIG)
     url = site.offer("/a.bin", body, "stall", etag='"1"')
@@ -196,18 +205,18 @@ async def test_a_cancelled_download_is_resumed_by_a_later_run(
     written = asyncio.Event()
     write = PartFile.write
 
-    def write_and_tell(part: PartFile, data: bytes) -> None:
+    def write_and_notify(part: PartFile, data: bytes) -> None:
         write(part, data)
         loop.call_soon_threadsafe(written.set)
 
-    monkeypatch.setattr(PartFile, "write", write_and_tell)
+    monkeypatch.setattr(PartFile, "write", write_and_notify)
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(download(local, url))
         await written.wait()
         task.cancel()
     assert await content(local.storage) == {}
 
-    later = await asyncio.to_thread(FolderStorage, folder)
+    later = await asyncio.to_thread(open_folder, folder)
     await download(replace(local, storage=later), url)
     assert await content(later) == {"a.bin": body}
     assert "Range" in site.requests[-1]
@@ -215,7 +224,7 @@ async def test_a_cancelled_download_is_resumed_by_a_later_run(
 
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_a_server_that_cuts_every_response_delivers_in_the_end(
+async def test_a_large_file_is_completed_even_if_every_response_is_cut(
     local: Downloader, site: Any
 ) -> None:
     body = os.urandom(BIG)
@@ -239,7 +248,7 @@ async def test_without_ranges_the_file_is_sent_again(
 
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_a_server_that_always_cuts_and_cannot_resume_is_given_up(
+async def test_without_progress_the_number_of_attempts_is_limited(
     local: Downloader, site: Any
 ) -> None:
     url = site.offer("/a.bin", bytes(BIG), *["cut"] * 99, etag='"1"', ranges=False)
@@ -324,7 +333,7 @@ async def test_another_version_of_the_same_size_is_downloaded(
 
 
 @pytest.mark.asyncio
-async def test_the_server_need_not_send_a_file_that_is_present(
+async def test_a_file_that_is_up_to_date_is_not_sent_again(
     downloader: Downloader, site: Any
 ) -> None:
     url = site.offer("/a.bin", bytes(BIG), etag='"1"')
@@ -334,7 +343,7 @@ async def test_the_server_need_not_send_a_file_that_is_present(
 
 
 @pytest.mark.asyncio
-async def test_a_file_from_another_url_is_not_taken_for_this_one(
+async def test_a_file_of_the_same_name_from_another_url_is_replaced(
     downloader: Downloader, site: Any
 ) -> None:
     await download(downloader, site.offer("/x/a", b"x", etag='"1"'))
@@ -353,7 +362,7 @@ async def test_a_file_of_unknown_origin_is_replaced(
 
 
 @pytest.mark.asyncio
-async def test_everything_is_downloaded_again_if_wanted(
+async def test_overwrite_downloads_a_file_that_is_up_to_date(
     downloader: Downloader, site: Any
 ) -> None:
     url = site.offer("/a", b"old!", etag='"1"')
@@ -377,7 +386,7 @@ async def test_a_file_with_the_right_checksum_is_saved(
     url = site.offer("/a", body, "cut", etag='"1"')
     assert (await download(downloader, url, sha256=sha256)).statuses() == ["saved"]
     assert (await download(downloader, url, sha256=sha256)).statuses() == ["present"]
-    # A checksum that has never been verified is.
+    # A checksum that was not verified before is verified now.
     other = "0" * 64
     assert (await download(downloader, url, sha256=other)).statuses() == ["failed"]
     assert await content(downloader.storage) == {"a": body}
@@ -395,6 +404,178 @@ async def test_a_file_with_another_checksum_is_not_saved(
     assert await content(downloader.storage) == {}
     if isinstance(downloader.storage, FolderStorage):
         assert await asyncio.to_thread(parts_in, folder) == []
+
+
+# --- Decompressing
+
+
+@pytest.mark.parametrize("fault", ["", "chunked"])
+@pytest.mark.parametrize("data", [b"", b"text", os.urandom(BIG)], ids=len)
+@pytest.mark.parametrize("how", [{"etag": '"1"'}, {"last_modified": "Mon"}])
+@pytest.mark.asyncio
+async def test_a_compressed_file_can_be_stored_decompressed(
+    downloader: Downloader,
+    site: Any,
+    caplog: pytest.LogCaptureFixture,
+    how: dict[str, str],
+    data: bytes,
+    fault: str,
+) -> None:
+    downloader = replace(downloader, decompress=True)
+    url = site.offer("/a", gzip.compress(data), fault, encoding="gzip", **how)
+    assert (await download(downloader, url)).statuses() == ["saved"]
+    assert await content(downloader.storage) == {"a": data}
+    assert site.requests[0]["Accept-Encoding"] == "gzip, deflate"
+    assert caplog.text == ""
+
+    site.offer("/a", gzip.compress(data), fault, encoding="gzip", **how)
+    assert (await download(downloader, url)).statuses() == ["present"]
+
+
+@pytest.mark.parametrize("encoding", [None, "identity"])
+@pytest.mark.asyncio
+async def test_a_body_without_an_encoding_is_not_decompressed(
+    downloader: Downloader, offer: Offer, encoding: str | None
+) -> None:
+    body = gzip.compress(b"text")
+    url = offer("/a.gz", body, encoding=encoding)
+    await download(replace(downloader, decompress=True), url)
+    assert await content(downloader.storage) == {"a.gz": body}
+
+
+@pytest.mark.parametrize("missing", [1, 8, 100_000])
+@pytest.mark.parametrize("older", [{}, {"a": b"older"}])
+@pytest.mark.asyncio
+async def test_compressed_data_without_its_end_leaves_what_was_there(
+    downloader: Downloader, offer: Offer, older: dict[str, bytes], missing: int
+) -> None:
+    """Even if the response is complete."""
+    for body in older.values():
+        await download(downloader, offer("/a", body))
+    body = gzip.compress(os.urandom(BIG))[:-missing]
+    url = offer("/a", body, etag='"1"', encoding="gzip")
+    downloader = replace(downloader, attempts=1, decompress=True)
+    [result] = await download(downloader, url)
+    assert isinstance(result.error, IncompleteError)
+    assert await content(downloader.storage) == older
+    assert await downloader.storage.part("a") is None
+
+
+@pytest.mark.asyncio
+async def test_a_decompressed_file_that_was_cut_starts_again(
+    downloader: Downloader, site: Any
+) -> None:
+    data = os.urandom(BIG)
+    url = site.offer("/a", gzip.compress(data), "cut", encoding="gzip", etag='"1"')
+    results = await download(replace(downloader, decompress=True), url)
+    assert results.statuses() == ["saved"]
+    assert await content(downloader.storage) == {"a": data}
+    assert "Range" not in site.requests[-1]
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_was_not_compressed_is_resumed(
+    local: Downloader, site: Any
+) -> None:
+    body = os.urandom(BIG)
+    url = site.offer("/a", body, "cut", etag='"1"')
+    results = await download(replace(local, decompress=True), url)
+    assert results.statuses() == ["saved"]
+    assert await content(local.storage) == {"a": body}
+    assert site.requests[-1]["Range"] == f"bytes={BIG // 2}-"
+    # A server may count the bytes of a compressed file.
+    assert site.requests[-1]["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize("decompress", [False, True])
+@pytest.mark.asyncio
+async def test_a_file_is_downloaded_again_if_the_other_form_is_stored(
+    downloader: Downloader, offer: Offer, decompress: bool
+) -> None:
+    body = gzip.compress(b"text")
+    url = offer("/a", body, encoding="gzip", etag='"1"')
+    stored = {False: {"a": body}, True: {"a": b"text"}}
+    for choice in (decompress, not decompress):
+        results = await download(replace(downloader, decompress=choice), url)
+        assert results.statuses() == ["saved"]
+        assert await content(downloader.storage) == stored[choice]
+
+
+@pytest.mark.asyncio
+async def test_a_part_that_is_stored_as_sent_is_not_decompressed(
+    local: Downloader, site: Any
+) -> None:
+    data = os.urandom(BIG)
+    body = gzip.compress(data)
+    how = {"encoding": "gzip", "etag": '"1"'}
+    url = site.offer("/a", body, *["cut"] * 9, ranges=False, **how)
+    assert (await download(replace(local, attempts=1), url)).statuses() == ["failed"]
+    site.offer("/a", body, **how)
+    results = await download(replace(local, decompress=True), url)
+    assert results.statuses() == ["saved"]
+    assert await content(local.storage) == {"a": data}
+    assert "Range" not in site.requests[-1]
+
+
+@pytest.mark.parametrize("encoding", ["br", "gzip"])
+@pytest.mark.asyncio
+async def test_a_body_that_cannot_be_decompressed_is_an_error(
+    downloader: Downloader, site: Any, encoding: str
+) -> None:
+    url = site.offer("/a", b"text", encoding=encoding, etag='"1"')
+    [result] = await download(replace(downloader, decompress=True), url)
+    assert isinstance(result.error, ValueError)
+    assert await content(downloader.storage) == {}
+    assert await downloader.storage.part("a") is None
+    assert site.count["/a"] == 1
+
+
+@pytest.mark.parametrize("data", [b"text", os.urandom(BIG)], ids=len)
+@pytest.mark.asyncio
+async def test_the_checksum_is_that_of_the_stored_bytes(
+    downloader: Downloader, offer: Offer, data: bytes
+) -> None:
+    downloader = replace(downloader, decompress=True)
+    body = gzip.compress(data)
+    url = offer("/a", body, encoding="gzip")
+    [result] = await download(downloader, url, sha256=hashlib.sha256(body).hexdigest())
+    assert isinstance(result.error, ChecksumError)
+    assert await content(downloader.storage) == {}
+    [result] = await download(downloader, url, sha256=hashlib.sha256(data).hexdigest())
+    assert result.status == "saved"
+    assert await content(downloader.storage) == {"a": data}
+
+
+@pytest.mark.asyncio
+async def test_a_small_body_that_contains_a_large_file_does_not_fill_the_memory(
+    downloader: Downloader, offer: Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small files are written at once, but this body only seems to be small."""
+    written: list[int] = []
+    write, put = PartFile.write, obstore.put_async
+
+    def write_and_count(part: PartFile, data: bytes) -> None:
+        written.append(len(data))
+        write(part, data)
+
+    async def count(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in body:
+            written.append(len(chunk))
+            yield chunk
+
+    def put_and_count(
+        store: MemoryStore, name: str, body: AsyncIterator[bytes], **options: Any
+    ) -> Awaitable[object]:
+        return put(store, name, count(body), **options)
+
+    monkeypatch.setattr(PartFile, "write", write_and_count)
+    monkeypatch.setattr(obstore, "put_async", put_and_count)
+    size = 20 * 2**20
+    url = offer("/a", gzip.compress(bytes(size)), encoding="gzip")
+    results = await download(replace(downloader, decompress=True), url)
+    assert results.statuses() == ["saved"]
+    assert sum(written) == size
+    assert max(written) <= 2**20
 
 
 # --- Failures
@@ -444,7 +625,7 @@ async def test_a_file_that_fails_does_not_stop_the_others(
 
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_a_server_that_stays_busy_is_given_up(
+async def test_the_wait_for_a_busy_server_is_limited(
     local: Downloader, site: Any
 ) -> None:
     urls = [site.offer("/a", b"text", *[429] * 9999), site.offer("/b")]

@@ -199,14 +199,14 @@ async def test_a_small_file_is_uploaded_by_one_request(
 
 # 8. A stub is a callback with nothing behind it.
 @pytest.mark.asyncio
-async def test_what_ends_by_itself_is_not_undone(mocker: MockerFixture) -> None:
+async def test_an_upload_that_ends_is_not_undone(mocker: MockerFixture) -> None:
     undo = mocker.stub()
     assert await wait_for_store(asyncio.sleep(0, result="done"), undo) == "done"
     undo.assert_not_called()
 
 
 @pytest.mark.asyncio
-async def test_what_is_cancelled_is_undone_and_awaited(mocker: MockerFixture) -> None:
+async def test_a_cancelled_upload_is_undone_and_awaited(mocker: MockerFixture) -> None:
     work = asyncio.get_running_loop().create_future()
     undo = mocker.stub()
     undo.side_effect = lambda: work.set_exception(OSError("undone"))

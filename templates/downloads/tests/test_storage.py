@@ -7,7 +7,8 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from shutil import which
@@ -17,7 +18,7 @@ import pytest
 from obstore.exceptions import GenericError
 from obstore.store import MemoryStore
 
-from downloads import storage
+from downloads import storage, versions
 from downloads.bucket import (
     GRACE,
     MAX_PARTS,
@@ -34,6 +35,8 @@ from downloads.storage import (
     open_storage,
 )
 from downloads.versions import Part, Version, hash_of_url
+
+OpenFolder = Callable[[Path], FolderStorage]
 
 BIG = 3 * 2**20 + 1
 VERSION = Version(url_sha256=hash_of_url("http://h/a"), size=4, etag='"1"')
@@ -76,8 +79,8 @@ async def read(storage: Storage, name: str) -> bytes:
 
 
 @pytest.fixture
-def local(folder: Path) -> FolderStorage:
-    return FolderStorage(folder)
+def local(folder: Path, open_folder: OpenFolder) -> FolderStorage:
+    return open_folder(folder)
 
 
 @pytest.fixture
@@ -139,29 +142,29 @@ async def test_another_program_that_changes_the_file_makes_it_unknown(
 @pytest.mark.parametrize("text", ["a", "a\t{", "a\t[]", 'a\t{"size": 4}', "a\t\xff"])
 @pytest.mark.asyncio
 async def test_a_damaged_line_in_the_log_is_ignored(
-    local: FolderStorage, text: str, end: str
+    local: FolderStorage, open_folder: OpenFolder, text: str, end: str
 ) -> None:
     log = local.folder / ".downloads" / "versions"
     await local.save("a", VERSION, Chunks(b"text"))
     text = text + end
     with log.open("a", encoding="latin-1") as file:
         await asyncio.to_thread(file.write, text)
-    later = await asyncio.to_thread(FolderStorage, local.folder)
+    later = await asyncio.to_thread(open_folder, local.folder)
     assert await later.finished("a") == VERSION
     await later.save("b", VERSION, Chunks(b"text"))
-    latest = await asyncio.to_thread(FolderStorage, local.folder)
+    latest = await asyncio.to_thread(open_folder, local.folder)
     assert await latest.finished("b") == VERSION
 
 
 @pytest.mark.asyncio
 async def test_a_part_is_kept_for_a_later_run(
-    local: FolderStorage, version: Version
+    local: FolderStorage, open_folder: OpenFolder, version: Version
 ) -> None:
     with pytest.raises(OSError, match="cut"):
         await local.save("a", version, Chunks(b"te", b"x", OSError("cut")))
     assert visible(local.folder) == []
 
-    later = await asyncio.to_thread(FolderStorage, local.folder)
+    later = await asyncio.to_thread(open_folder, local.folder)
     assert await later.part("a") == Part(version, 3)
     digest = await later.part_sha256("a")
     assert digest.digest() == hashlib.sha256(b"tex").digest()
@@ -330,30 +333,31 @@ class LosingFile(io.FileIO):
 async def test_a_short_write_is_continued(
     local: FolderStorage, monkeypatch: pytest.MonkeyPatch, size: int | None
 ) -> None:
-    monkeypatch.setattr(
-        storage,
-        "open",
-        lambda path, mode, buffering: ShortFile(path, mode),
-        raising=False,
-    )
+    monkeypatch.setattr(storage, "FileIO", ShortFile)
     await local.save("a", replace(VERSION, size=size), Chunks(b"hello ", b"world"))
     assert await read(local, "a") == b"hello world"
 
 
 @pytest.mark.parametrize("size", [4, None])
 @pytest.mark.asyncio
-async def test_a_file_with_missing_bytes_never_gets_its_name(
+async def test_a_file_with_missing_bytes_does_not_appear(
     local: FolderStorage, monkeypatch: pytest.MonkeyPatch, size: int | None
 ) -> None:
-    monkeypatch.setattr(
-        storage,
-        "open",
-        lambda path, mode, buffering: LosingFile(path, mode),
-        raising=False,
-    )
+    monkeypatch.setattr(storage, "FileIO", LosingFile)
     with pytest.raises(OSError, match="3 bytes were stored instead of 4"):
         await local.save("a", replace(VERSION, size=size), Chunks(b"text"))
     assert visible(local.folder) == []
+
+
+@pytest.mark.asyncio
+async def test_a_version_that_does_not_fit_in_the_log_is_an_error(
+    folder: Path, open_folder: OpenFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versions, "FileIO", ShortFile)
+    local = await asyncio.to_thread(open_folder, folder)
+    with pytest.raises(OSError, match="No space left"):
+        await local.save("a", VERSION, Chunks(b"text"))
+    assert visible(folder) == []
 
 
 @pytest.fixture
@@ -375,10 +379,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("announced", [True, False])
 @pytest.mark.asyncio
-async def test_a_file_that_does_not_fit_never_gets_its_name(
-    small_disk: Path, announced: bool
+async def test_a_file_that_exceeds_the_disk_does_not_appear(
+    small_disk: Path, open_folder: OpenFolder, announced: bool
 ) -> None:
-    local = await asyncio.to_thread(FolderStorage, small_disk)
+    local = await asyncio.to_thread(open_folder, small_disk)
     data = bytes(600_000)
     version = replace(VERSION, size=len(data) if announced else None)
     await local.save("a", version, Chunks(data))
@@ -439,9 +443,9 @@ async def test_a_url_of_no_bucket_is_refused(to: str) -> None:
 
 @pytest.mark.asyncio
 async def test_a_file_url_is_a_folder(folder: Path) -> None:
-    storage = await open_storage(folder.as_uri())
-    assert isinstance(storage, FolderStorage)
-    assert storage.folder == folder
+    with closing(await open_storage(folder.as_uri())) as storage:
+        assert isinstance(storage, FolderStorage)
+        assert storage.folder == folder
 
 
 @pytest.mark.parametrize(
@@ -462,7 +466,8 @@ async def test_an_endpoint_without_encryption_needs_permission(
     with pytest.raises(ValueError, match=f"{endpoint} .* set {permission}=true"):
         await open_storage(to)
     monkeypatch.setenv(permission, "true")
-    assert isinstance(await open_storage(to), BucketStorage)
+    with closing(await open_storage(to)) as storage:
+        assert isinstance(storage, BucketStorage)
 
 
 def test_missing_credentials_are_named() -> None:
