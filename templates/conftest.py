@@ -11,7 +11,10 @@ PROJECT = TEMPLATES.parent / "{{cookiecutter.project_slug}}"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    sys.path.insert(0, str(PROJECT))  # for `import guards`
+    # Cookiecutter copies everything in the project folder, also compiled files.
+    sys.dont_write_bytecode = True
+    # The guards are imported from here.
+    sys.path.insert(0, str(PROJECT))
     spec = spec_from_file_location("guards_conftest", PROJECT / "conftest.py")
     assert spec
     assert spec.loader

@@ -2,11 +2,13 @@
 
 import os
 import py_compile
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
-from .conftest import forget_compiled
+from .conftest import Run, forget_compiled
 
 pytestmark = pytest.mark.quick
 
@@ -27,3 +29,15 @@ def test_a_changed_module_is_compiled_again(tmp_path: Path) -> None:
     assert compiled is not None
     forget_compiled(module)
     assert not Path(compiled).exists()
+
+
+def test_a_starter_that_runs_in_place_leaves_nothing_in_the_project_folder(
+    repository: Path, tmp_path: Path, run: Run
+) -> None:
+    # Every later render would copy it.
+    copy = tmp_path / "async-template"
+    shutil.copytree(repository, copy)
+    command = (sys.executable, "-m", "pytest", "-n0", "--ignore-glob=*test_*")
+    run(copy, *command, "templates/chat", status=5)  # 5: no tests were collected
+    project = copy / "{{cookiecutter.project_slug}}"
+    assert not list(project.rglob("__pycache__"))
