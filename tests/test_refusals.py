@@ -176,6 +176,11 @@ def test_a_suggested_slug_is_accepted() -> None:
         assert package_name(suggestion)
 
 
+def test_the_suggestion_for_several_words_is_these_words() -> None:
+    with pytest.raises(RefusedError, match="try 'tea-room'"):
+        package_name("Tea room")
+
+
 def cookiecutter_command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "cookiecutter", *map(str, arguments)]
 
