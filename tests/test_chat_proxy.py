@@ -265,7 +265,7 @@ def test_the_commands_of_the_readme_work(project: Callable[[str, str], Path]) ->
     lines = commands.splitlines()
     assert len(lines) >= 5
     for line in lines:
-        words = shlex.split(line)
+        words = shlex.split(line, comments=True)
         assert words[:3] == ["uv", "run", "app"]
         arguments = words[3:]
         if "--lifetime" in arguments:
