@@ -24,11 +24,11 @@ from etl.load import Loader, connect
 from etl.models import (
     IsoDate,
     IsoDateTime,
-    Sale,
     StrictBool,
     StrictDecimal,
 )
 from etl.pipeline import Batch
+from etl.sales import Sale
 
 Capture = pytest.CaptureFixture[str]
 Make = Callable[[str, str | bytes], str]
@@ -338,7 +338,10 @@ async def test_a_device_as_the_file_for_rejects_is_not_replaced(
 KILL = """
 import asyncio, itertools, json, os, pathlib, signal, sys
 import asyncpg, sqlalchemy
-from etl.app import main
+from etl import app, sales
+
+app.MODEL = sales.Sale
+app.TABLE = sales.SALES
 
 def run_and_kill(moment, source, database_url, rejects):
     left = itertools.count(moment - 1, -1)
@@ -349,7 +352,7 @@ def run_and_kill(moment, source, database_url, rejects):
     sqlalchemy.event.listen(sqlalchemy.Engine, "commit", count_down)
     sys.stdout = open(os.devnull, "w")
     options = {"rejects": pathlib.Path(rejects), "batch": 3}
-    return asyncio.run(main(source, database_url=database_url, **options))
+    return asyncio.run(app.main(source, database_url=database_url, **options))
 
 for moment in itertools.count(1):
     child = os.fork()

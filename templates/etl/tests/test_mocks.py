@@ -18,8 +18,8 @@ from etl import app, load
 from etl.app import main
 from etl.files import FileSource
 from etl.load import Loader
-from etl.models import SALES, Sale
 from etl.pipeline import Batch, Reject, pipeline
+from etl.sales import SALES, Sale
 
 FIRST = Batch()
 MORE = Batch("more", 1)
