@@ -21,7 +21,7 @@ from cyclopts.types import PositiveFloat, PositiveInt
 from cyclopts.validators import Number
 
 from .files import STDIN, FileSource
-from .load import Loader, connect, export_rejects
+from .load import ConnectError, Loader, connect, export_rejects
 from .pipeline import Batch, SourceError, pipeline
 from .progress import Progress
 from .sales import SALES, Sale
@@ -58,6 +58,7 @@ OBJECTS_PER_COLLECTION = 100_000
 # disk that fails.
 EXPECTED_ERRORS = (
     SourceError,
+    ConnectError,
     sa.exc.SQLAlchemyError,
     OSError,
     ValueError,
@@ -147,7 +148,7 @@ async def main(
     except* EXPECTED_ERRORS as group:
         failure = first_error(group)
     if failure is not None:
-        print(explain(source, failure), file=sys.stderr)
+        print(explain(failure, source, database_url), file=sys.stderr)
         return 1
 
     seconds = time.monotonic() - started
@@ -262,11 +263,13 @@ def first_error(group: BaseException) -> BaseException:
     return group
 
 
-def explain(source: str, error: BaseException) -> str:
+def explain(error: BaseException, source: str, database_url: str) -> str:
     """Return one line that says where an error is, and what it is."""
     place = source
     if isinstance(error, SourceError) and error.place is not None:
         place = error.place
+    elif isinstance(error, ConnectError | sa.exc.SQLAlchemyError):
+        place = database_url
     return f"{one_line(place)}: {one_line(error)}"
 
 

@@ -186,6 +186,7 @@ async def test_a_table_of_another_shape_is_explained_in_one_line(
     await execute(sqlite_url, "CREATE TABLE sales (id INTEGER PRIMARY KEY)")
     assert await load_sqlite(csv_file) == 1
     [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{sqlite_url}: ")
     assert "no column named item" in line
 
 
@@ -210,12 +211,6 @@ async def test_urls_that_providers_print_are_accepted(
         ({"source": "/no/such/file.csv"}, "No such file"),
         ({"source": "/"}, "Is a directory"),
         ({"source": "sales\udcff.csv"}, "No such file"),
-        ({"database_url": "postgresql://me:secret@host:port/sales"}, "port"),
-        ({"database_url": "postgresql://me@host/sales?nonsense=1"}, "nonsense"),
-        ({"database_url": "sales.db"}, "not a database URL"),
-        ({"database_url": "mysql://localhost/sales"}, "mysql"),
-        ({"database_url": "sqlite:////no/such/sales.db"}, "cannot open the SQLite"),
-        ({"database_url": "postgresql://me:secret@/sales?host=/none"}, "No such file"),
         ({"rejects": Path("/no/such/folder/rejects.ndjson")}, "No such file"),
     ],
 )
@@ -230,7 +225,29 @@ async def test_what_cannot_work_is_explained_in_one_line(
     assert await load_sqlite(**{"source": csv_file, **options}) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
-    assert "secret" not in line
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("postgresql://me:secret@host:port/sales", "port"),
+        ("postgresql://me:secret@host/sales?nonsense=1", "nonsense"),
+        ("sales.db", "not a database URL"),
+        ("mysql://localhost/sales", "mysql"),
+        ("sqlite:////no/such/sales.db", "cannot open the SQLite file"),
+        ("postgresql://me:secret@/sales?host=/none", "No such file"),
+        ("postgresql://me:secret@127.0.0.1:1/sales", "127.0.0.1"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_database_that_cannot_be_opened_is_named_without_its_password(
+    csv_file: str, load_sqlite: Load, capsys: Capture, url: str, message: str
+) -> None:
+    assert await load_sqlite(csv_file, database_url=url) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    place, _, reason = line.partition(": ")
+    assert place == url.replace("secret", "***")
+    assert message in reason
 
 
 # --- Several loads at once
