@@ -37,7 +37,7 @@ from pydantic import ValidationError
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "templates"))
 
 from etl.app import main
-from etl.models import Sale
+from etl.sales import Sale
 
 TEMPLATES = sys.path[0]
 UPSERT = """INSERT INTO sales VALUES (:id, :item, :day, :cents) ON CONFLICT (id) DO

@@ -1,7 +1,7 @@
-"""Load sales from a CSV file, an NDJSON file or a paged API into a database.
+"""Load rows from a CSV file, an NDJSON file or a paged API into a database.
 
 A load that was stopped, even by `kill -9`, resumes where it stopped: no row is lost,
-and none is loaded twice. To load something else, change models.py.
+and none is loaded twice.
 """
 
 import asyncio
@@ -21,14 +21,19 @@ from cyclopts.types import PositiveFloat, PositiveInt
 from cyclopts.validators import Number
 
 from .files import STDIN, FileSource
-from .load import Loader, connect, export_rejects
-from .models import SALES, Sale
+from .load import ConnectError, Loader, connect, export_rejects
 from .pipeline import Batch, SourceError, pipeline
 from .progress import Progress
+from .sales import SALES, Sale
 from .text import mask_credentials, printable
 from .transform import validate
 
 log = logging.getLogger(__name__)
+
+# What is loaded. To load something else, write a module like sales.py, and name its
+# model and its table here.
+MODEL = Sale
+TABLE = SALES
 
 
 def refuse_option(_type: object, text: str) -> None:
@@ -53,6 +58,7 @@ OBJECTS_PER_COLLECTION = 100_000
 # disk that fails.
 EXPECTED_ERRORS = (
     SourceError,
+    ConnectError,
     sa.exc.SQLAlchemyError,
     OSError,
     ValueError,
@@ -109,7 +115,7 @@ async def main(
     timeout: PositiveFloat = 60.0,  # noqa: ASYNC109 - an option of the program
     attempts: PositiveInt = 5,
 ) -> int:
-    """Load sales from a CSV file, an NDJSON file or a paged API into a database.
+    """Load rows from a CSV file, an NDJSON file or a paged API into a database.
 
     Args:
         source: Path of a file, "-" for standard input, or URL of an API's first page.
@@ -142,7 +148,7 @@ async def main(
     except* EXPECTED_ERRORS as group:
         failure = first_error(group)
     if failure is not None:
-        print(explain(source, failure), file=sys.stderr)
+        print(explain(failure, source, database_url), file=sys.stderr)
         return 1
 
     seconds = time.monotonic() - started
@@ -162,7 +168,7 @@ def open_file(
 ) -> Source:
     """Return the rows of a file."""
     source = FileSource(
-        path, Sale, batch_size=batch_size, delimiter=delimiter, encoding=encoding
+        path, MODEL, batch_size=batch_size, delimiter=delimiter, encoding=encoding
     )
     if not source.is_resumable:
         log.info(
@@ -196,7 +202,7 @@ async def load(
         database = connection.engine.url.database
         await asyncio.to_thread(refuse_to_overwrite, rejects, source.name, database)
         loader = Loader(
-            connection, source.name, Sale, SALES, is_resumable=source.is_resumable
+            connection, source.name, MODEL, TABLE, is_resumable=source.is_resumable
         )
         first = await loader.start()
         try:
@@ -216,7 +222,7 @@ async def run_stages(
     with Progress("rows") as progress, rare_collections():
 
         async def transform_stage(batch: Batch) -> Batch:
-            return await asyncio.to_thread(validate, Sale, batch)
+            return await asyncio.to_thread(validate, MODEL, batch)
 
         async def load_stage(batch: Batch) -> Batch:
             await loader.save(batch)
@@ -257,11 +263,13 @@ def first_error(group: BaseException) -> BaseException:
     return group
 
 
-def explain(source: str, error: BaseException) -> str:
+def explain(error: BaseException, source: str, database_url: str) -> str:
     """Return one line that says where an error is, and what it is."""
     place = source
     if isinstance(error, SourceError) and error.place is not None:
         place = error.place
+    elif isinstance(error, ConnectError | sa.exc.SQLAlchemyError):
+        place = database_url
     return f"{one_line(place)}: {one_line(error)}"
 
 

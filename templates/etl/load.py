@@ -13,7 +13,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib import import_module
@@ -55,19 +55,27 @@ CURSORS = Table(
 Row = Mapping[str, object]
 
 
+class ConnectError(Exception):
+    """The database cannot be opened, for a reason of one line."""
+
+
 @asynccontextmanager
 async def connect(database_url: str) -> AsyncIterator[AsyncConnection]:
     """Connect to the database, and create the tables that do not exist.
 
-    Raises ValueError for a URL that is not usable, and OSError or SQLAlchemyError if
-    the database cannot be opened.
+    Raises ConnectError if the URL is not usable or the database cannot be opened.
     """
-    async with open_engine(
-        database_url, pool_size=1, timeout=DATABASE_TIMEOUT
-    ) as engine:
-        await create_tables(engine, metadata)
-        async with engine.connect() as connection:
-            yield connection
+    async with AsyncExitStack() as stack:
+        try:
+            engine = await stack.enter_async_context(
+                open_engine(database_url, pool_size=1, timeout=DATABASE_TIMEOUT)
+            )
+            await create_tables(engine, metadata)
+            connection = await stack.enter_async_context(engine.connect())
+        except (OSError, ValueError, sa.exc.SQLAlchemyError) as error:
+            # The TimeoutError of a driver has no text.
+            raise ConnectError(str(error) or "timed out") from error
+        yield connection
 
 
 # --- Batches

@@ -1,6 +1,6 @@
-"""What is loaded: the model of a row, and its table.
+"""What all models and tables share: types for the fields of a model, and the metadata.
 
-To load something else, replace `Sale` and `SALES` at the end of this file.
+sales.py has an example of a model and its table.
 
 By default, Pydantic converts more than a load should: it reads 1_000 and "5.00" as
 integers, true as 1, and "0" as a day in 1970. In a file, such values are usually
@@ -12,8 +12,8 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from sqlalchemy import BigInteger, Column, Date, Integer, MetaData, Table, Text
+from pydantic import BeforeValidator, Field
+from sqlalchemy import BigInteger, Integer, MetaData
 
 MAX_INTEGER = 2**63 - 1  # the largest value that a column Int64 can hold
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -84,27 +84,5 @@ EMPTY_IS_NONE = BeforeValidator(none_if_empty)
 # In SQLite, only a column of type INTEGER can be the row ID. It holds 64 bits, too.
 Int64 = BigInteger().with_variant(Integer, "sqlite")
 
+# The program creates the tables of all modules that it imports.
 metadata = MetaData()
-
-
-class Sale(BaseModel):
-    """One sale. Other fields of a row are ignored."""
-
-    model_config = ConfigDict(str_strip_whitespace=True, str_to_upper=True)
-
-    id: StrictInt = Field(gt=0, le=MAX_INTEGER)
-    item: str = Field(pattern=r"^[^\x00]{1,100}$")
-    day: IsoDate
-    cents: StrictInt = Field(ge=0, le=MAX_INTEGER)
-
-
-# Each field of the model is written to the column with the same name. A row replaces
-# the row that has the same primary key.
-SALES = Table(
-    "sales",
-    metadata,
-    Column("id", Int64, primary_key=True, autoincrement=False),
-    Column("item", Text),
-    Column("day", Date),
-    Column("cents", Int64),
-)

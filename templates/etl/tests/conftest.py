@@ -19,7 +19,25 @@ import sqlalchemy as sa
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from etl import app
+from etl.sales import SALES, Sale
+
 Rows = list[tuple[object, ...]]
+
+# `test_it_works` loads these rows with the program's own model: `MODEL` in app.py.
+WORKING_ROWS = """\
+id,item,day,cents
+1,tea,2026-05-31,350
+2,milk,2026-05-31,90
+"""
+
+
+@pytest.fixture(autouse=True)
+def load_sales(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the program load sales, whatever app.py names."""
+    monkeypatch.setattr(app, "MODEL", Sale)
+    monkeypatch.setattr(app, "TABLE", SALES)
+
 
 # --- Databases
 
@@ -230,9 +248,12 @@ async def api_url(
 
 
 @pytest.fixture
-def working_args(csv_file: str, sqlite_url: str, rejects: Path) -> list[str]:
+def working_args(
+    make: Callable[[str, str | bytes], str], sqlite_url: str, rejects: Path
+) -> list[str]:
     """Arguments with which the program succeeds."""
-    return [csv_file, "--database-url", sqlite_url, "--rejects", str(rejects)]
+    source = make("working.csv", WORKING_ROWS)
+    return [source, "--database-url", sqlite_url, "--rejects", str(rejects)]
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import pytest
 from etl import files
 from etl.app import main
 from etl.files import FileSource, Lines
-from etl.models import Sale
 from etl.pipeline import Batch
+from etl.sales import Sale
 
 Capture = pytest.CaptureFixture[str]
 Make = Callable[[str, str | bytes], str]
@@ -543,10 +543,12 @@ async def test_a_batch_ends_early_if_its_rows_are_long(
 
 PROGRAM = """
 import asyncio, logging, sys
-from etl.app import main
+from etl import app, sales
 
+app.MODEL = sales.Sale
+app.TABLE = sales.SALES
 logging.basicConfig(level="INFO")
-sys.exit(asyncio.run(main("-", database_url=sys.argv[1])))
+sys.exit(asyncio.run(app.main("-", database_url=sys.argv[1])))
 """
 
 

@@ -18,8 +18,8 @@ from etl import app, load
 from etl.app import main
 from etl.files import FileSource
 from etl.load import Loader
-from etl.models import SALES, Sale
 from etl.pipeline import Batch, Reject, pipeline
+from etl.sales import SALES, Sale
 
 FIRST = Batch()
 MORE = Batch("more", 1)
@@ -132,6 +132,13 @@ async def test_rows_rejects_and_position_are_saved_within_one_transaction(
 
 # 6. With autospec, a patched function has the signature of the real one. Here, the
 # database cannot be opened.
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError("connection refused"), "connection refused"),
+        (TimeoutError(), "timed out"),
+    ],
+)
 @pytest.mark.asyncio
 async def test_a_database_that_is_down_is_explained(
     csv_file: str,
@@ -139,11 +146,13 @@ async def test_a_database_that_is_down_is_explained(
     rejects: Path,
     mocker: MockerFixture,
     capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    reason: str,
 ) -> None:
-    create = mocker.patch.object(load, "open_engine", autospec=True)
-    create.side_effect = OSError("connection refused")
+    create = mocker.patch.object(load, "create_tables", autospec=True)
+    create.side_effect = error
     assert await main(csv_file, database_url=sqlite_url, rejects=rejects) == 1
-    assert capsys.readouterr().err == f"{csv_file}: connection refused\n"
+    assert capsys.readouterr().err == f"{sqlite_url}: {reason}\n"
 
 
 # 7. A spy on a class records the calls of all its instances, also of those that the

@@ -1,5 +1,6 @@
 """The README: its commands and its steps work as it says."""
 
+import ast
 import asyncio
 import doctest
 import os
@@ -7,7 +8,7 @@ import re
 import shutil
 import sqlite3
 import sys
-from collections.abc import Callable
+import textwrap
 from contextlib import closing
 from pathlib import Path
 from subprocess import PIPE, STDOUT
@@ -48,19 +49,29 @@ def read_section() -> str:
     return section.partition("\n## ")[0]
 
 
-def read_commands() -> list[tuple[str, str]]:
-    """Return each command in the README, with its output."""
+def read_blocks(section: str, language: str) -> list[str]:
+    """Return the blocks of code in this language, without their indent."""
+    pattern = rf"^ *```{language}\n(.*?)^ *```"
+    blocks: list[str] = re.findall(pattern, section, re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(block) for block in blocks]
+
+
+def read_commands(section: str) -> list[tuple[str, str]]:
+    """Return each command in a section of the README, with its output."""
     commands: list[tuple[str, str]] = []
-    for block in re.findall(r"^```console\n(.*?)^```", read_section(), re.M | re.S):
+    for block in read_blocks(section, "console"):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             command, _, output = part.partition("\n")
             commands.append((command, output))
     return commands
 
 
-async def run(command: str, folder: Path, package: str = PACKAGE) -> str:
-    """Run a command of the README in a shell; return its output."""
-    program = f'"{sys.executable}" -c "$PROGRAM" {package} '
+async def run(command: str, folder: Path) -> str:
+    """Run a command of the README in a shell; return its output.
+
+    The program is the package `loads` in the folder.
+    """
+    program = f'"{sys.executable}" -c "$PROGRAM" loads '
     command = re.sub(r"\buv run [\w.-]+ ", lambda _match: program, command)
     process = await asyncio.create_subprocess_shell(
         command,
@@ -77,54 +88,17 @@ async def run(command: str, folder: Path, package: str = PACKAGE) -> str:
     return output.decode()
 
 
-@pytest.mark.asyncio
-async def test_the_commands_print_what_the_readme_says(
-    tmp_path: Path, api_url: str, postgres_url: str, requests: list[web.Request]
-) -> None:
-    commands = read_commands()
-    assert len(commands) > 8
+async def check_command(folder: Path, command: str, expected: str) -> None:
+    """Run a command, and compare its output with that in the README."""
+    output = await run(command, folder)
     checker = doctest.OutputChecker()
-    database = postgres_url + ("&" if "?" in postgres_url else "?")
-    for command, expected in commands:
-        command = command.replace("https://example.com/sales", api_url)
-        command = command.replace("postgresql://me@db.example.com/sales?", database)
-        output = await run(command, tmp_path)
-        assert checker.check_output(expected, output, doctest.ELLIPSIS), (
-            f"$ {command}\n{output}"
-        )
-    assert requests[0].headers["Authorization"] == "Bearer x"
+    assert checker.check_output(expected, output, doctest.ELLIPSIS), (
+        f"$ {command}\n{output}"
+    )
 
 
-ROWS = '''\
-State,County,Item,Quantity,Unit,Unit Cost,Total Cost,Ship Date,Code,Note
-OHIO,ALLEN,"LAMP, 5.6 WATT",3,Each,12.50,37.50,2026-05-31,1005-00-1,
-OHIO,ALLEN,"LAMP, 5.6 WATT",3,Each,12.50,37.50,2026-05-31,1005-00-1,
-UTAH,BOX ELDER,"TENT ""LARGE""",1,Each,1499.99,1499.99,,1005-00-2,none
-UTAH,BOX ELDER,ROPE,0,Each,1.00,0.00,2026-05-31,1005-00-3,
-IOWA,CLAY,ROPE,2,Each,1.005,2.01,2026-05-31,1005-00-3,
-'''
-
-
-@pytest.mark.asyncio
-async def test_after_the_steps_the_program_loads_another_file(
-    tmp_path: Path, make: Callable[[str, str | bytes], str]
-) -> None:
-    make("shipments.csv", ROWS)
-    [code] = re.findall(r"^ *```python\n(.*?)^ *```", read_section(), re.M | re.S)
-    await asyncio.to_thread(adapt, tmp_path / "shipments", code)
-    [command] = re.findall(r"Load it: `(.*)`", read_section())
-    output = await run(command, tmp_path, package="shipments")
-    assert output.startswith("rows: 5 read, 3 loaded, 2 rejected; ")
-    rows = await asyncio.to_thread(query, tmp_path / "shipments.db")
-    assert rows == [
-        (2, "OHIO", "LAMP, 5.6 WATT", 3, 12.5, "2026-05-31"),
-        (3, "OHIO", "LAMP, 5.6 WATT", 3, 12.5, "2026-05-31"),
-        (4, "UTAH", 'TENT "LARGE"', 1, 1499.99, None),
-    ]
-
-
-def adapt(folder: Path, code: str) -> None:
-    """Copy the package to a folder, and change it as the README says."""
+def copy_package(folder: Path) -> None:
+    """Copy the package to a folder."""
     source = Path(sys.modules[PACKAGE].__path__[0])
     shutil.copytree(source, folder, ignore=shutil.ignore_patterns("tests"))
     # In the template, the shared modules are in another folder.
@@ -133,17 +107,82 @@ def adapt(folder: Path, code: str) -> None:
             if not (folder / module.name).exists():
                 shutil.copy(module, folder)
     (folder / "__init__.py").write_text("")
-    models = folder / "models.py"
-    text = models.read_text(encoding="utf-8")
-    text = text[: text.index("class Sale(")] + re.sub("^   ", "", code, flags=re.M)
-    text = text.replace("MetaData, Table", "MetaData, Numeric, Table")
-    models.write_text(text, encoding="utf-8")
+
+
+def change_app(folder: Path, lines: str) -> None:
+    """Replace the lines of app.py that say what is loaded, in a copy of the package."""
     app = folder / "app.py"
     text = app.read_text(encoding="utf-8")
-    text = re.sub(r"\bSale\b", "Shipment", text)
-    app.write_text(re.sub(r"\bSALES\b", "SHIPMENTS", text), encoding="utf-8")
+    [old] = re.findall(r"^MODEL = (\w+)$", text, re.MULTILINE)
+    new_import, model, table = [line for line in lines.splitlines() if line]
+    for pattern, line in [
+        (rf"^from \.\w+ import .*\b{old}\b.*$", new_import),
+        (r"^MODEL = .*$", model),
+        (r"^TABLE = .*$", table),
+    ]:
+        text, count = re.subn(pattern, line, text, flags=re.MULTILINE)
+        assert count == 1
+    app.write_text(text, encoding="utf-8")
 
 
-def query(path: Path) -> list[tuple[object, ...]]:
+# What app.py says before the steps of the README.
+LOAD_SALES = """
+from .sales import SALES, Sale
+MODEL = Sale
+TABLE = SALES
+"""
+
+
+def prepare(folder: Path) -> None:
+    """Make the package `loads`, which loads sales."""
+    copy_package(folder / "loads")
+    change_app(folder / "loads", LOAD_SALES)
+
+
+@pytest.mark.asyncio
+async def test_the_commands_print_what_the_readme_says(
+    tmp_path: Path, api_url: str, postgres_url: str, requests: list[web.Request]
+) -> None:
+    await asyncio.to_thread(prepare, tmp_path)
+    section, _, _ = read_section().partition("### Make it yours")
+    commands = read_commands(section)
+    assert len(commands) > 8
+    database = postgres_url + ("&" if "?" in postgres_url else "?")
+    for command, expected in commands:
+        command = command.replace("https://example.com/sales", api_url)
+        command = command.replace("postgresql://me@db.example.com/sales?", database)
+        await check_command(tmp_path, command, expected)
+    assert requests[0].headers["Authorization"] == "Bearer x"
+
+
+@pytest.mark.asyncio
+async def test_after_the_steps_the_program_loads_another_file(tmp_path: Path) -> None:
+    await asyncio.to_thread(prepare, tmp_path)
+    _, _, section = read_section().partition("### Make it yours")
+    module, lines, working_rows = read_blocks(section, "python")
+    await asyncio.to_thread(follow_steps, tmp_path, module, lines, working_rows)
+    for command, expected in read_commands(section):
+        await check_command(tmp_path, command, expected)
+    database = tmp_path / "shipments.db"
+    rows = await asyncio.to_thread(query, database, "SELECT * FROM shipments")
+    assert rows == [
+        (2, "OHIO", "LAMP", 12.5, "2026-05-31"),
+        (3, "UTAH", "TENT", 1499.99, None),
+    ]
+    tables = await asyncio.to_thread(query, database, "SELECT name FROM sqlite_schema")
+    assert ("sales",) not in tables
+    output = await run("uv run app working.csv", tmp_path)
+    assert output.startswith("rows: 2 read, 2 loaded, 0 rejected; ")
+
+
+def follow_steps(folder: Path, module: str, lines: str, working_rows: str) -> None:
+    """Change the package as the README says, and write the rows for its test."""
+    (folder / "loads" / "shipments.py").write_text(module, encoding="utf-8")
+    change_app(folder / "loads", lines)
+    text = ast.literal_eval(working_rows.removeprefix("WORKING_ROWS = "))
+    (folder / "working.csv").write_text(text, encoding="utf-8")
+
+
+def query(path: Path, statement: str) -> list[tuple[object, ...]]:
     with closing(sqlite3.connect(path)) as connection:
-        return connection.execute("SELECT * FROM shipments ORDER BY line").fetchall()
+        return connection.execute(statement).fetchall()
