@@ -104,7 +104,7 @@ async def test_a_compressed_body_is_stored_as_sent(
     url = offer(f"/{name}", body, encoding="gzip", etag='"1"')
     assert (await download(downloader, url)).statuses() == ["saved"]
     assert await content(downloader.storage) == {name: body}
-    assert (await download(downloader, url)).statuses() == ["present"]
+    assert (await download(downloader, url)).statuses() == ["up to date"]
     assert f"{name} is stored as sent, with encoding gzip" in caplog.text
 
 
@@ -297,7 +297,7 @@ async def test_a_wrong_range_is_not_used(
     assert "Range" not in site.requests[-1]
 
 
-# --- Files that are present
+# --- Files that are up to date
 
 
 @pytest.mark.parametrize("how", [{"etag": '"1"'}, {"last_modified": "Mon"}, {}])
@@ -308,8 +308,8 @@ async def test_a_second_run_downloads_only_what_is_missing(
     a, b = site.offer("/a", **how), site.offer("/b", **how)
     assert (await download(downloader, a)).statuses() == ["saved"]
     statuses = (await download(downloader, a, b)).statuses()
-    assert sorted(statuses) == ["present", "saved"]
-    assert (await download(downloader, a, b)).statuses() == ["present", "present"]
+    assert sorted(statuses) == ["saved", "up to date"]
+    assert (await download(downloader, a, b)).statuses() == ["up to date", "up to date"]
 
 
 @pytest.mark.parametrize(
@@ -385,7 +385,7 @@ async def test_a_file_with_the_right_checksum_is_saved(
     sha256 = hashlib.sha256(body).hexdigest()
     url = site.offer("/a", body, "cut", etag='"1"')
     assert (await download(downloader, url, sha256=sha256)).statuses() == ["saved"]
-    assert (await download(downloader, url, sha256=sha256)).statuses() == ["present"]
+    assert (await download(downloader, url, sha256=sha256)).statuses() == ["up to date"]
     # A checksum that was not verified before is verified now.
     other = "0" * 64
     assert (await download(downloader, url, sha256=other)).statuses() == ["failed"]
@@ -429,7 +429,7 @@ async def test_a_compressed_file_can_be_stored_decompressed(
     assert caplog.text == ""
 
     site.offer("/a", gzip.compress(data), fault, encoding="gzip", **how)
-    assert (await download(downloader, url)).statuses() == ["present"]
+    assert (await download(downloader, url)).statuses() == ["up to date"]
 
 
 @pytest.mark.parametrize("encoding", [None, "identity"])

@@ -40,7 +40,11 @@ async def test_each_file_has_its_own_result(
     local: Downloader, mocker: MockerFixture
 ) -> None:
     error = aiohttp.InvalidURL("c")
-    results: dict[str, Status | Exception] = {"a": "saved", "b": "present", "c": error}
+    results: dict[str, Status | Exception] = {
+        "a": "saved",
+        "b": "up to date",
+        "c": error,
+    }
 
     def result(_self: Downloader, _source: Source, name: str) -> Status:
         result = results[name]
@@ -55,7 +59,7 @@ async def test_each_file_has_its_own_result(
     await local.download_all([A, B, C], on_result)
     assert on_result.call_args_list == [
         call(Result(A, "saved", "a")),
-        call(Result(B, "present", "b")),
+        call(Result(B, "up to date", "b")),
         call(Result(C, "failed", error=error)),
     ]
     assert download.await_args_list == [
