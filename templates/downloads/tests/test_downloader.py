@@ -4,18 +4,19 @@ import asyncio
 import gzip
 import hashlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import obstore
 import pytest
-from obstore.store import MemoryStore
 
-from downloads.bucket import BucketStorage
+from downloads.bucket import (
+    BodyReader,
+    BucketStorage,
+)
 from downloads.downloader import Downloader, Result
 from downloads.responses import (
     ChecksumError,
@@ -552,24 +553,19 @@ async def test_a_small_body_that_contains_a_large_file_does_not_fill_the_memory(
 ) -> None:
     """Small files are written at once, but this body only seems to be small."""
     written: list[int] = []
-    write, put = PartFile.write, obstore.put_async
+    write, next_chunk = PartFile.write, BodyReader._next_chunk
 
     def write_and_count(part: PartFile, data: bytes) -> None:
         written.append(len(data))
         write(part, data)
 
-    async def count(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        async for chunk in body:
-            written.append(len(chunk))
-            yield chunk
-
-    def put_and_count(
-        store: MemoryStore, name: str, body: AsyncIterator[bytes], **options: Any
-    ) -> Awaitable[object]:
-        return put(store, name, count(body), **options)
+    async def count_next_chunk(reader: BodyReader) -> bytes:
+        chunk = await next_chunk(reader)
+        written.append(len(chunk))
+        return chunk
 
     monkeypatch.setattr(PartFile, "write", write_and_count)
-    monkeypatch.setattr(obstore, "put_async", put_and_count)
+    monkeypatch.setattr(BodyReader, "_next_chunk", count_next_chunk)
     size = 20 * 2**20
     url = offer("/a", gzip.compress(bytes(size)), encoding="gzip")
     results = await download(replace(downloader, decompress=True), url)
