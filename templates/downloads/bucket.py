@@ -4,10 +4,10 @@ The version of a file is stored as its metadata. A bucket has no parts: a file b
 visible when its upload is complete.
 
 This module calls the synchronous functions of obstore in threads. The asynchronous
-ones, such as obstore.get_async(), report their result from a thread that is written in
-Rust. If the program ends at that moment, Python stops the thread, which aborts the
-program with exit status 134. For the same reason, obstore reads files here, and never
-gets the `bytes` themselves: its threads would keep them, and release them later.
+ones, such as obstore.get_async(), return their result from a thread that is written in
+Rust. If the program ends at that moment, Python stops this thread, and that aborts the
+program with exit status 134. For the same reason, obstore gets a file to read, and not
+`bytes`: its own threads would keep a reference to them, and release it later.
 """
 
 import asyncio
@@ -93,7 +93,7 @@ class BucketStorage:
         except (FileNotFoundError, PermissionDeniedError):
             # S3 answers "denied" for a missing file if the key may not list the bucket.
             return None
-        except BaseError as error:
+        except (BaseError, OSError) as error:
             raise OSError(explain(error, self.bucket)) from None
         return Version.from_json(result.attributes.get(METADATA_KEY, ""))
 
@@ -112,9 +112,11 @@ class BucketStorage:
         size = version.stored_size
         is_small = size is not None and size <= PART_SIZE
         reader = BodyReader(body)
-        file: IO[bytes] = io.BufferedReader(reader)
+        file: IO[bytes]
         if is_small:
             file = io.BytesIO(b"".join([chunk async for chunk in body]))
+        else:
+            file = io.BufferedReader(reader)
         upload = partial(
             obstore.put,
             self.store,
@@ -185,12 +187,13 @@ async def call_store(
 
     A cancelled upload leaves hidden parts in the bucket, while one that fails deletes
     them. So if this function is cancelled, it calls `on_cancel`, which must make the
-    upload fail, and waits up to GRACE seconds for its end.
+    upload fail, and waits up to GRACE seconds for its end. An operation that takes
+    longer is left behind, and stops when the program ends.
     """
     result: Future[T] = Future()
-    # A thread of a pool might never become free: if all of them upload, none is left
-    # for other work. And the program would wait for it at its end, up to the long
-    # timeouts of obstore, while it does not wait for a daemon.
+    # Not a thread of a pool: if uploads used all threads of the pool, the bodies that
+    # they wait for could not use any. A daemon does not delay the end of the program,
+    # while obstore may try for minutes to reach a server.
     Thread(target=run_call, args=(call, result), daemon=True).start()
     waiting = asyncio.wrap_future(result)
     try:
@@ -218,7 +221,7 @@ def run_call(call: Callable[[], T], result: "Future[T]") -> None:
 
 def explain(error: Exception, bucket: str) -> str:
     """Return the error of a store as one line, without the details for debugging."""
-    text = str(error).partition("\n\nDebug source:")[0]
+    text = str(error)
     if METADATA_SERVICE in text:
         return (
             "no credentials in the environment: set AWS_ACCESS_KEY_ID and "
@@ -226,6 +229,7 @@ def explain(error: Exception, bucket: str) -> str:
         )
     if MISSING_BUCKET.search(text):
         return f"the bucket does not exist: {bucket}"
+    # After the first line comes the error again, in a form for debugging.
     first_line = text.partition("\n")[0]
     summary, xml, _ = first_line.partition("<?xml")
     message = XML_MESSAGE.search(text)

@@ -482,7 +482,7 @@ async def test_an_endpoint_without_encryption_needs_permission(
         ("one line\nanother", "one line"),
         (
             'PUT: 403 Forbidden: <?xml version="1.0"?>\n<Error><Code>Denied</Code>'
-            "<Message>Access Denied</Message></Error>\n\nDebug source:\n<Message>no",
+            "<Message>Access Denied</Message></Error>\n\nDebug source:\nGeneric {",
             "PUT: 403 Forbidden: Access Denied",
         ),
         (
@@ -519,7 +519,7 @@ async def test_a_file_of_another_program_is_unknown(storage: Storage) -> None:
 
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_a_store_that_does_not_stop_is_left_alone() -> None:
+async def test_a_cancelled_operation_that_does_not_stop_is_left_behind() -> None:
     released = threading.Event()
     try:
         work = asyncio.create_task(call_store(released.wait))
@@ -533,8 +533,8 @@ async def test_a_store_that_does_not_stop_is_left_alone() -> None:
 
 
 @pytest.mark.asyncio
-async def test_all_of_the_calls_of_a_store_run_at_the_same_time() -> None:
-    """A pool of threads would have a limit."""
+async def test_many_operations_of_a_store_run_at_the_same_time() -> None:
+    """With a pool of threads, the last ones would have to wait."""
     barrier = threading.Barrier(100)
     async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         for _ in range(100):
@@ -542,10 +542,10 @@ async def test_all_of_the_calls_of_a_store_run_at_the_same_time() -> None:
 
 
 @pytest.mark.asyncio
-async def test_only_our_own_threads_hold_objects_of_python(
+async def test_the_threads_of_obstore_get_no_python_objects(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A thread of obstore that does would abort the program when it ends."""
+    """If they had some, the program could be aborted when it ends."""
     for name in dir(obstore):
         if name.endswith("_async"):
             monkeypatch.delattr(obstore, name)
@@ -554,7 +554,7 @@ async def test_only_our_own_threads_hold_objects_of_python(
     def checked_put(
         store: MemoryStore, name: str, file: IO[bytes], **options: Any
     ) -> object:
-        # Other objects would be kept by the threads of obstore.
+        # It is read in the calling thread. The threads would keep any other object.
         assert isinstance(file, io.BufferedIOBase)
         return put(store, name, file, **options)
 
