@@ -500,6 +500,19 @@ def test_an_error_of_a_store_is_explained_in_one_line(text: str, expected: str) 
     assert explain(GenericError(text), "photos") == expected
 
 
+@pytest.mark.parametrize("kind", [GenericError, OSError])
+@pytest.mark.asyncio
+async def test_an_error_while_looking_for_a_file_is_one_line(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get(*_args: object, **_options: object) -> None:
+        raise kind("no answer\n\nDebug source:\nGeneric {")
+
+    monkeypatch.setattr(obstore, "get", get)
+    with pytest.raises(OSError, match=r"^no answer$"):
+        await BucketStorage(MemoryStore()).finished("a")
+
+
 def test_large_files_have_larger_parts() -> None:
     assert part_size(None) == part_size(0) == part_size(50 * 10**9) == 5 * 2**20
     terabyte = 10**12
