@@ -95,7 +95,7 @@ class Report:
     def __init__(self, to: str, total: int) -> None:
         self.to = mask_credentials(to)
         self.progress = Progress("files", total=total)
-        self.counts = Counter(saved=0, present=0, failed=0)
+        self.counts = Counter({"saved": 0, "up to date": 0, "failed": 0})
 
     def add(self, result: Result) -> None:
         """Print where the file is, or why the download failed."""

@@ -39,12 +39,12 @@ MAX_WAIT = 600.0
 # These errors end the download of one file. Any other error is a bug, and ends all.
 EXPECTED_ERRORS = (aiohttp.ClientError, RateLimitError, OSError, ValueError)
 
-Status = Literal["saved", "present", "failed"]
+Status = Literal["saved", "up to date", "failed"]
 
 
 @dataclass(frozen=True)
 class Result:
-    """The result for one source: it was saved, was present already, or failed.
+    """The result for one source: it was saved, was up to date already, or failed.
 
     `name` is the name of the file. If the download failed, it is None, and `error` is
     the reason.
@@ -155,7 +155,7 @@ class Downloader:
         url = encode_url(source.url)
         async with self.session.get(url, headers=headers) as response:
             if finished is not None and is_unchanged(response, finished, source.url):
-                return "present"
+                return "up to date"
             if part is not None and is_answer_to_range(response):
                 await self._check_range(response, part, name)
             else:

@@ -56,6 +56,17 @@ async def test_it_prints_where_the_files_are_and_what_failed(
 
 
 @pytest.mark.asyncio
+async def test_the_last_log_message_is_a_summary(
+    site: Any, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    a, b = site.offer("/a", etag='"1"'), site.offer("/b")
+    assert await main(a, to=str(folder)) == 0
+    assert await main(a, b, missing(site), to=str(folder)) == 1
+    assert caplog.messages[-1] == "1 saved, 1 up to date, 1 failed"
+
+
+@pytest.mark.asyncio
 async def test_passwords_and_signatures_are_not_printed(
     site: Any,
     folder: Path,
@@ -430,10 +441,12 @@ async def test_a_bucket_may_get_decompressed_files(
 async def test_a_missing_bucket_is_an_error(
     site: Any, bucket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    url = site.offer("/a")
-    assert await main(url, to="s3://no-such-bucket") == 1
-    [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{url}: Object at location a not found")
+    small = site.offer("/small")
+    big = site.offer("/big", bytes(BIG))
+    assert await main(small, to="s3://no-such-bucket/prefix") == 1
+    assert await main(big, to="s3://no-such-bucket") == 1
+    reason = "the bucket does not exist: no-such-bucket"
+    assert capsys.readouterr().err == f"{small}: {reason}\n{big}: {reason}\n"
 
 
 @pytest.mark.asyncio

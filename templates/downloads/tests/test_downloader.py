@@ -4,18 +4,19 @@ import asyncio
 import gzip
 import hashlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import obstore
 import pytest
-from obstore.store import MemoryStore
 
-from downloads.bucket import BucketStorage
+from downloads.bucket import (
+    BodyReader,
+    BucketStorage,
+)
 from downloads.downloader import Downloader, Result
 from downloads.responses import (
     ChecksumError,
@@ -104,7 +105,7 @@ async def test_a_compressed_body_is_stored_as_sent(
     url = offer(f"/{name}", body, encoding="gzip", etag='"1"')
     assert (await download(downloader, url)).statuses() == ["saved"]
     assert await content(downloader.storage) == {name: body}
-    assert (await download(downloader, url)).statuses() == ["present"]
+    assert (await download(downloader, url)).statuses() == ["up to date"]
     assert f"{name} is stored as sent, with encoding gzip" in caplog.text
 
 
@@ -297,7 +298,7 @@ async def test_a_wrong_range_is_not_used(
     assert "Range" not in site.requests[-1]
 
 
-# --- Files that are present
+# --- Files that are up to date
 
 
 @pytest.mark.parametrize("how", [{"etag": '"1"'}, {"last_modified": "Mon"}, {}])
@@ -308,8 +309,8 @@ async def test_a_second_run_downloads_only_what_is_missing(
     a, b = site.offer("/a", **how), site.offer("/b", **how)
     assert (await download(downloader, a)).statuses() == ["saved"]
     statuses = (await download(downloader, a, b)).statuses()
-    assert sorted(statuses) == ["present", "saved"]
-    assert (await download(downloader, a, b)).statuses() == ["present", "present"]
+    assert sorted(statuses) == ["saved", "up to date"]
+    assert (await download(downloader, a, b)).statuses() == ["up to date", "up to date"]
 
 
 @pytest.mark.parametrize(
@@ -385,7 +386,7 @@ async def test_a_file_with_the_right_checksum_is_saved(
     sha256 = hashlib.sha256(body).hexdigest()
     url = site.offer("/a", body, "cut", etag='"1"')
     assert (await download(downloader, url, sha256=sha256)).statuses() == ["saved"]
-    assert (await download(downloader, url, sha256=sha256)).statuses() == ["present"]
+    assert (await download(downloader, url, sha256=sha256)).statuses() == ["up to date"]
     # A checksum that was not verified before is verified now.
     other = "0" * 64
     assert (await download(downloader, url, sha256=other)).statuses() == ["failed"]
@@ -429,7 +430,7 @@ async def test_a_compressed_file_can_be_stored_decompressed(
     assert caplog.text == ""
 
     site.offer("/a", gzip.compress(data), fault, encoding="gzip", **how)
-    assert (await download(downloader, url)).statuses() == ["present"]
+    assert (await download(downloader, url)).statuses() == ["up to date"]
 
 
 @pytest.mark.parametrize("encoding", [None, "identity"])
@@ -552,24 +553,19 @@ async def test_a_small_body_that_contains_a_large_file_does_not_fill_the_memory(
 ) -> None:
     """Small files are written at once, but this body only seems to be small."""
     written: list[int] = []
-    write, put = PartFile.write, obstore.put_async
+    write, next_chunk = PartFile.write, BodyReader._next_chunk
 
     def write_and_count(part: PartFile, data: bytes) -> None:
         written.append(len(data))
         write(part, data)
 
-    async def count(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        async for chunk in body:
-            written.append(len(chunk))
-            yield chunk
-
-    def put_and_count(
-        store: MemoryStore, name: str, body: AsyncIterator[bytes], **options: Any
-    ) -> Awaitable[object]:
-        return put(store, name, count(body), **options)
+    async def count_next_chunk(reader: BodyReader) -> bytes:
+        chunk = await next_chunk(reader)
+        written.append(len(chunk))
+        return chunk
 
     monkeypatch.setattr(PartFile, "write", write_and_count)
-    monkeypatch.setattr(obstore, "put_async", put_and_count)
+    monkeypatch.setattr(BodyReader, "_next_chunk", count_next_chunk)
     size = 20 * 2**20
     url = offer("/a", gzip.compress(bytes(size)), encoding="gzip")
     results = await download(replace(downloader, decompress=True), url)

@@ -1,7 +1,8 @@
 """Mocks for what a real site and a real store do not do on request."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from pytest_mock import MockerFixture
 from downloads.app import main
 from downloads.bucket import (
     BucketStorage,
-    wait_for_store,
+    call_store,
 )
 from downloads.downloader import (
     Downloader,
@@ -40,7 +41,11 @@ async def test_each_file_has_its_own_result(
     local: Downloader, mocker: MockerFixture
 ) -> None:
     error = aiohttp.InvalidURL("c")
-    results: dict[str, Status | Exception] = {"a": "saved", "b": "present", "c": error}
+    results: dict[str, Status | Exception] = {
+        "a": "saved",
+        "b": "up to date",
+        "c": error,
+    }
 
     def result(_self: Downloader, _source: Source, name: str) -> Status:
         result = results[name]
@@ -55,7 +60,7 @@ async def test_each_file_has_its_own_result(
     await local.download_all([A, B, C], on_result)
     assert on_result.call_args_list == [
         call(Result(A, "saved", "a")),
-        call(Result(B, "present", "b")),
+        call(Result(B, "up to date", "b")),
         call(Result(C, "failed", error=error)),
     ]
     assert download.await_args_list == [
@@ -128,19 +133,12 @@ async def test_a_cancelled_run_cancels_the_downloads_that_run(
     assert begun == ended == {"a", "b"}
 
 
-# 5. Compiled functions: obstore's return a future and are no coroutine functions, so
-# autospec makes plain mocks of them. Those check the arguments, and what they return
-# must be awaitable.
+# 5. Compiled functions: with autospec, a mock of them checks the arguments too.
 @pytest.fixture
-def full_store(mocker: MockerFixture) -> Iterator[MagicMock]:
+def full_store(mocker: MockerFixture) -> MagicMock:
     """A store that has no room left."""
-
-    def put(*_args: object, **_options: object) -> asyncio.Future[None]:
-        refused = asyncio.get_running_loop().create_future()
-        refused.set_exception(GenericError("No space left\n\nDebug source: ..."))
-        return refused
-
-    return mocker.patch.object(obstore, "put_async", autospec=True, side_effect=put)
+    refused = GenericError("No space left\n\nDebug source: ...")
+    return mocker.patch.object(obstore, "put", autospec=True, side_effect=refused)
 
 
 @pytest.mark.asyncio
@@ -170,7 +168,7 @@ async def test_a_terabyte_is_uploaded_in_parts_that_s3_accepts(
     entered.__aenter__.return_value = response  # otherwise it would be another mock
     session = create_autospec(aiohttp.ClientSession, instance=True)
     session.get.return_value = entered
-    put = mocker.spy(obstore, "put_async")
+    put = mocker.spy(obstore, "put")
 
     downloader = Downloader(
         session=session,
@@ -191,32 +189,43 @@ async def test_a_small_file_is_uploaded_by_one_request(
     local: Downloader, offer: Offer, mocker: MockerFixture
 ) -> None:
     bucket = BucketStorage(MemoryStore())
-    put = mocker.spy(obstore, "put_async")
+    put = mocker.spy(obstore, "put")
     source = Source(offer("/a.bin", bytes(100_000)))
     assert await replace(local, storage=bucket).download(source, "a.bin") == "saved"
-    assert put.call_args.args == (bucket.store, "a.bin", bytes(100_000))
+    assert put.call_args.kwargs["use_multipart"] is False
 
 
 # 8. A stub is a callback with nothing behind it.
 @pytest.mark.asyncio
 async def test_an_upload_that_ends_is_not_undone(mocker: MockerFixture) -> None:
     undo = mocker.stub()
-    assert await wait_for_store(asyncio.sleep(0, result="done"), undo) == "done"
+    assert await call_store(lambda: "done", undo) == "done"
     undo.assert_not_called()
 
 
 @pytest.mark.asyncio
 async def test_a_cancelled_upload_is_undone_and_awaited(mocker: MockerFixture) -> None:
-    work = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+    started = asyncio.Event()
+    undone: Future[None] = Future()
+    ended: list[str] = []
+
+    def upload() -> None:
+        loop.call_soon_threadsafe(started.set)
+        try:
+            undone.result()
+        finally:
+            ended.append("upload")
+
     undo = mocker.stub()
-    undo.side_effect = lambda: work.set_exception(OSError("undone"))
-    task = asyncio.ensure_future(wait_for_store(work, undo))
-    await asyncio.sleep(0)
+    undo.side_effect = lambda: undone.set_exception(OSError("undone"))
+    task = asyncio.create_task(call_store(upload, undo))
+    await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     undo.assert_called_once_with()
-    assert work.done()
+    assert ended == ["upload"]
 
 
 # 9. What a thread calls can be patched too.

@@ -7,13 +7,15 @@ import io
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from shutil import which
-from typing import Any
+from typing import IO, Any
 
+import obstore
 import pytest
 from obstore.exceptions import GenericError
 from obstore.store import MemoryStore
@@ -23,9 +25,9 @@ from downloads.bucket import (
     GRACE,
     MAX_PARTS,
     BucketStorage,
+    call_store,
     explain,
     part_size,
-    wait_for_store,
 )
 from downloads.storage import (
     FolderStorage,
@@ -470,10 +472,45 @@ async def test_an_endpoint_without_encryption_needs_permission(
         assert isinstance(storage, BucketStorage)
 
 
-def test_missing_credentials_are_named() -> None:
-    error = GenericError("Error performing PUT http://169.254.169.254/latest/api")
-    assert explain(error).startswith("no credentials in the environment")
-    assert explain(GenericError("one line\n\nmany lines")) == "one line"
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "Generic error: one line\n\nDebug source:\nGeneric {",
+            "Generic error: one line",
+        ),
+        ("one line\nanother", "one line"),
+        (
+            'PUT: 403 Forbidden: <?xml version="1.0"?>\n<Error><Code>Denied</Code>'
+            "<Message>Access Denied</Message></Error>\n\nDebug source:\nGeneric {",
+            "PUT: 403 Forbidden: Access Denied",
+        ),
+        (
+            '404: <?xml version="1.0"?><Error><Code>ContainerNotFound</Code></Error>',
+            "the bucket does not exist: photos",
+        ),
+        (
+            "Error performing PUT http://169.254.169.254/latest/api",
+            "no credentials in the environment: set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or the variables of your provider",
+        ),
+    ],
+)
+def test_an_error_of_a_store_is_explained_in_one_line(text: str, expected: str) -> None:
+    assert explain(GenericError(text), "photos") == expected
+
+
+@pytest.mark.parametrize("kind", [GenericError, OSError])
+@pytest.mark.asyncio
+async def test_an_error_while_looking_for_a_file_is_one_line(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get(*_args: object, **_options: object) -> None:
+        raise kind("no answer\n\nDebug source:\nGeneric {")
+
+    monkeypatch.setattr(obstore, "get", get)
+    with pytest.raises(OSError, match=r"^no answer$"):
+        await BucketStorage(MemoryStore()).finished("a")
 
 
 def test_large_files_have_larger_parts() -> None:
@@ -495,15 +532,50 @@ async def test_a_file_of_another_program_is_unknown(storage: Storage) -> None:
 
 @pytest.mark.virtual_clock
 @pytest.mark.asyncio
-async def test_a_store_that_does_not_stop_is_cancelled() -> None:
-    never = asyncio.get_running_loop().create_future()
-    work = asyncio.ensure_future(wait_for_store(never))
-    await asyncio.sleep(1)
-    work.cancel()
-    await asyncio.wait([work])
-    assert work.cancelled()
-    assert never.cancelled()
-    assert asyncio.get_running_loop().time() == 1 + GRACE
+async def test_a_cancelled_operation_that_does_not_stop_is_left_behind() -> None:
+    released = threading.Event()
+    try:
+        work = asyncio.create_task(call_store(released.wait))
+        await asyncio.sleep(1)
+        work.cancel()
+        await asyncio.wait([work])
+        assert work.cancelled()
+        assert asyncio.get_running_loop().time() == 1 + GRACE
+    finally:
+        released.set()
+
+
+@pytest.mark.asyncio
+async def test_many_operations_of_a_store_run_at_the_same_time() -> None:
+    """With a pool of threads, the last ones would have to wait."""
+    barrier = threading.Barrier(100)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        for _ in range(100):
+            tasks.create_task(call_store(barrier.wait))
+
+
+@pytest.mark.asyncio
+async def test_the_threads_of_obstore_get_no_python_objects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """If they had some, the program could be aborted when it ends."""
+    for name in dir(obstore):
+        if name.endswith("_async"):
+            monkeypatch.delattr(obstore, name)
+    put = obstore.put
+
+    def checked_put(
+        store: MemoryStore, name: str, file: IO[bytes], **options: Any
+    ) -> object:
+        # It is read in the calling thread. The threads would keep any other object.
+        assert isinstance(file, io.BufferedIOBase)
+        return put(store, name, file, **options)
+
+    monkeypatch.setattr(obstore, "put", checked_put)
+    bucket = BucketStorage(MemoryStore())
+    for size in (4, None):
+        await bucket.save("a", replace(VERSION, size=size), Chunks(b"text"))
+        assert await bucket.finished("a") is not None
 
 
 @pytest.mark.asyncio
