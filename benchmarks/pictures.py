@@ -252,7 +252,7 @@ def draw_growth() -> None:
 
     growth = results_of("growth")
     figure, (left, middle, right) = plt.subplots(
-        1, 3, figsize=(11, 4), layout="constrained"
+        1, 3, figsize=(11, 4.4), layout="constrained"
     )
     for starter, measured in growth["starters"].items():
         left.plot(growth["times"], measured["seconds"], marker="o", label=starter)
@@ -261,12 +261,14 @@ def draw_growth() -> None:
         axes.set(xscale="log", xticks=growth["times"], xlabel="times the work")
         axes.xaxis.set_major_formatter(ScalarFormatter())
     left.set(yscale="log", title="seconds")
-    left.legend(fontsize="small")
+    lines, names = left.get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=len(names))
     middle.set(title="peak of memory, MB", ylim=0)
     starters = range(1, len(growth["render_s"]) + 1)
     milliseconds = [1000 * seconds for seconds in growth["render_s"]]
     right.plot(starters, milliseconds, marker="o")
-    right.set(title="a render, ms", xlabel="starters in the template", ylim=0)
+    right.set(title="a render, ms", xlabel="starters in the template")
+    right.set_ylim(0, 1.1 * max(milliseconds))
     save(figure, DOCS / "growth.svg")
 
 
