@@ -31,7 +31,8 @@ class Bar:
     """One bar: the time of a contestant.
 
     `path` leads to the time in the results of the benchmark. Times in a list are
-    rounds; the bar shows their median. `scale` converts the time to the panel's unit.
+    rounds; the bar shows their median. If `is_rate`, the results have a number per
+    second instead. `scale` converts seconds to the panel's unit.
     """
 
     label: str
@@ -41,15 +42,16 @@ class Bar:
 
     def value(self, results: Any) -> float | None:
         """Return the time, or None if this contestant was not measured."""
+        found = results
         for key in self.path:
-            results = results.get(key)
-            if results is None:
+            found = found.get(key)
+            if found is None:
                 return None
-        if isinstance(results, list):
-            results = statistics.median(results)
+        if isinstance(found, list):
+            found = statistics.median(found)
         if self.is_rate:
-            return self.scale / float(results)
-        return self.scale * float(results)
+            return self.scale / float(found)
+        return self.scale * float(found)
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,11 @@ def downloads_panel(work: str) -> Panel:
     tools = ["downloads", "aria2c", "wget", "curl"]
     bars = [Bar(tool, (f"{work} from nginx, {tool}, s",)) for tool in tools]
     return Panel(f"{work} from nginx, whole process", "s", bars)
+
+
+def tasks_bar(label: str, contestant: str) -> Bar:
+    """Return the bar for a task's time in ms, from the tasks per second of `jobs`."""
+    return Bar(label, ("tasks_per_s", contestant), scale=1e3, is_rate=True)
 
 
 PICTURES = {
@@ -174,10 +181,10 @@ PICTURES = {
             "A small task, one worker",
             "ms",
             [
-                Bar("jobs over NATS", ("tasks_per_s", "NATS, 1 worker"), 1e3, True),
-                Bar("jobs over Redis", ("tasks_per_s", "Redis, 1 worker"), 1e3, True),
-                Bar("arq (Redis)", ("tasks_per_s", "arq, 1 worker"), 1e3, True),
-                Bar("Celery (Redis)", ("tasks_per_s", "celery, 1 worker"), 1e3, True),
+                tasks_bar("jobs over NATS", "NATS, 1 worker"),
+                tasks_bar("jobs over Redis", "Redis, 1 worker"),
+                tasks_bar("arq (Redis)", "arq, 1 worker"),
+                tasks_bar("Celery (Redis)", "celery, 1 worker"),
             ],
         )
     ],
@@ -203,11 +210,12 @@ def label(value: float, unit: str) -> str:
 
 def draw_panel(axes: Any, panel: Panel, starter: str) -> None:
     """Draw the bars of a panel. Those that begin with the starter's name are ours."""
+    results = results_of(starter)
     labels: list[str] = []
     values: list[float] = []
     colours: list[str] = []
     for bar in panel.bars:
-        value = bar.value(results_of(starter))
+        value = bar.value(results)
         if value is None:
             continue
         labels.append(bar.label)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from aiohttp import ClientError, ClientResponseError, ClientSession, ClientTimeout
 from yarl import URL
 
-from .json_objects import AmbiguousObject, parse_json
-from .pipeline import Batch, Record, Reject, SourceError
+from .json_objects import add_row, parse_json
+from .pipeline import Batch, SourceError
 from .retries import RateLimit, RateLimitError, retry
 from .text import mask_credentials
 
@@ -86,10 +86,7 @@ class ApiSource:
         items = find_items(content, self._items, url)
         batch = Batch(line=previous.line + len(items))
         for number, item in enumerate(items, previous.line + 1):
-            if isinstance(item, AmbiguousObject):
-                batch.rejects.append(Reject(number, item, str(item)))
-            else:
-                batch.records.append(Record(number, item, item))
+            add_row(batch, number, item, item)
         next_url = find_next(page, content)
         if next_url is not None:
             self._refuse_circle(url, next_url)

@@ -22,7 +22,7 @@ from typing import Protocol, TextIO
 
 from pydantic import BaseModel
 
-from .json_objects import AmbiguousObject, parse_json
+from .json_objects import add_row, parse_json
 from .pipeline import LINE_FIELD, Batch, Record, Reject
 
 STDIN = "-"
@@ -545,10 +545,7 @@ class NdjsonRecords:
         except ValueError as error:
             batch.rejects.append(Reject(number, line, f"not JSON: {error}"))
             return
-        if isinstance(values, AmbiguousObject):
-            batch.rejects.append(Reject(number, line, str(values)))
-        else:
-            batch.records.append(Record(number, line, values))
+        add_row(batch, number, line, values)
 
     def _skip_line(self, line: str) -> None:
         """Skip the rest of the line that begins with `line`."""

@@ -8,6 +8,8 @@ import json
 
 from pydantic_core import from_json
 
+from .pipeline import Batch, Record, Reject
+
 
 class AmbiguousObject(dict[str, object]):
     """A JSON object in which a key occurs more than once. It has the last value."""
@@ -48,3 +50,14 @@ def make_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 PARSER = json.JSONDecoder(object_pairs_hook=make_object)
+
+
+def add_row(batch: Batch, line: int, raw: object, value: object) -> None:
+    """Add a JSON value to the records of a batch, or to its rejects.
+
+    It is rejected if it is an object in which a key occurs more than once.
+    """
+    if isinstance(value, AmbiguousObject):
+        batch.rejects.append(Reject(line, raw, str(value)))
+    else:
+        batch.records.append(Record(line, raw, value))
